@@ -1,0 +1,227 @@
+"""What can go wrong: one tree of errors, and the map from a driver's code to an error.
+
+A message names the operation, the table and what was wrong. It never carries a parameter's value: prompts are private.
+For the same reason the driver's exception, whose text and attributes hold the values, is never attached; its code is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+
+
+class OrchdbError(Exception):
+    """Anything that orchdb raises on purpose.
+
+    Attributes:
+        table: The table the operation worked on, where there is one.
+        operation: The public method that failed, such as ``create_agent``.
+        code: The driver's code: an SQLite error name (``SQLITE_BUSY``) or an SQLSTATE (``40P01``).
+        constraint: The name of the violated constraint, where the engine tells it.
+        column: The column concerned, where it is known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        table: str | None = None,
+        operation: str | None = None,
+        code: str | None = None,
+        constraint: str | None = None,
+        column: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.table = table
+        self.operation = operation
+        self.code = code
+        self.constraint = constraint
+        self.column = column
+
+    def __str__(self) -> str:
+        place = " on ".join(part for part in (self.operation, self.table) if part)
+        code = f" [{self.code}]" if self.code else ""
+        return f"{place}: {self.message}{code}" if place else f"{self.message}{code}"
+
+    def at(self, operation: str, table: str) -> OrchdbError:
+        """This error, with the operation and the table filled in where they were not known yet."""
+        self.operation = self.operation or operation
+        self.table = self.table or table
+        return self
+
+
+class NotConnectedError(OrchdbError):
+    """The manager was used before ``connect()``, after ``close()``, or from another event loop or process."""
+
+
+class SchemaError(OrchdbError):
+    """The schema file is missing or invalid, the revision is unknown, or the database is not orchdb's."""
+
+
+class SchemaOutOfDateError(SchemaError):
+    """The database has an older revision, and nobody asked for the upgrade."""
+
+
+class OperationError(OrchdbError):
+    """The operation could not run: locked past the time-out, disk full, read-only, damaged file, no server."""
+
+
+class ConnectionLostError(OperationError):
+    """The connection broke: the write may or may not have been applied."""
+
+
+class ConstraintError(OrchdbError):
+    """The database's rules refuse the row."""
+
+
+class DuplicateError(ConstraintError):
+    """A row with that unique value exists already."""
+
+
+class MissingParentError(ConstraintError):
+    """The row that a foreign key names does not exist."""
+
+
+class InvalidValueError(ConstraintError, ValueError):
+    """A value that its column cannot hold: vocabulary, type, range, malformed text, or a missing one."""
+
+
+_SQLITE_CONSTRAINTS: dict[str, tuple[type[OrchdbError], str]] = {
+    "SQLITE_CONSTRAINT_UNIQUE": (DuplicateError, "a row with this value exists already"),
+    "SQLITE_CONSTRAINT_PRIMARYKEY": (DuplicateError, "a row with this id exists already"),
+    "SQLITE_CONSTRAINT_FOREIGNKEY": (MissingParentError, "the row that a foreign key names does not exist"),
+    "SQLITE_CONSTRAINT_CHECK": (InvalidValueError, "a value is outside what its column allows"),
+    "SQLITE_CONSTRAINT_NOTNULL": (InvalidValueError, "a value is missing"),
+}
+_SQLITE_MESSAGES: dict[str, str] = {
+    "SQLITE_BUSY": "the database is locked by another connection or process",
+    "SQLITE_LOCKED": "the database is locked by another connection or process",
+    "SQLITE_FULL": "the disk is full",
+    "SQLITE_IOERR": "the disk could not be read or written",
+    "SQLITE_READONLY": "the database cannot be written",
+    "SQLITE_CORRUPT": "the database file is damaged",
+    "SQLITE_NOTADB": "the file is not an SQLite database",
+    "SQLITE_CANTOPEN": "the database file could not be opened",
+    "SQLITE_PERM": "the permissions of the database file do not allow it",
+    "SQLITE_AUTH": "the statement is not allowed",
+    "SQLITE_TOOBIG": "a text is longer than the database allows",
+    "SQLITE_INTERRUPT": "the statement was interrupted",
+    "SQLITE_SCHEMA": "the schema changed during the operation",
+    "SQLITE_NOMEM": "memory ran out",
+}
+_SQLSTATES: dict[str, tuple[type[OrchdbError], str]] = {
+    "23505": (DuplicateError, "a row with this value exists already"),
+    "23503": (MissingParentError, "the row that a foreign key names does not exist"),
+    "23514": (InvalidValueError, "a value is outside what its column allows"),
+    "23502": (InvalidValueError, "a value is missing"),
+    "25006": (OperationError, "the database cannot be written"),
+    "28": (OperationError, "the server refused the user or the password"),
+    "3D000": (OperationError, "the server has no such database"),
+    "40001": (OperationError, "the transaction conflicts with another one"),
+    "40P01": (OperationError, "the transaction was in a deadlock with another one"),
+    "42501": (OperationError, "the user lacks the rights for this"),
+    "53300": (OperationError, "the server has no connection left"),
+    "53": (OperationError, "the server ran out of a resource"),
+    "54": (OperationError, "a value is larger than the server allows"),
+    "55P03": (OperationError, "a lock was not to be had in time"),
+    "57014": (OperationError, "the statement took longer than its time-out"),
+    "57": (ConnectionLostError, "the server ended the connection"),
+    "08": (ConnectionLostError, "the connection to the server was lost"),
+    "22": (InvalidValueError, "a value that its column cannot hold"),
+}
+
+
+def translate(error: BaseException, operation: str, table: str) -> OrchdbError:
+    """The orchdb error for a driver's exception. Never raises, and takes nothing of the values along."""
+    if isinstance(error, OrchdbError):
+        return error.at(operation, table)
+    for cause in _chain(error):
+        name = _text(cause, "sqlite_errorname")
+        if name is not None:
+            return _from_sqlite(cause, name, operation, table)
+        state = _text(cause, "sqlstate")
+        if state is not None:
+            return _from_sqlstate(cause, state, operation, table)
+    return _from_type(error).at(operation, table)
+
+
+def sqlite_code(error: BaseException) -> str:
+    """The primary name of an SQLite error: ``SQLITE_BUSY`` for ``SQLITE_BUSY_SNAPSHOT``; empty for anything else."""
+    for cause in _chain(error):
+        name = _text(cause, "sqlite_errorname")
+        if name is not None:
+            return _primary(name)
+    return ""
+
+
+def _from_sqlite(error: BaseException, name: str, operation: str, table: str) -> OrchdbError:
+    kind, message = _SQLITE_CONSTRAINTS.get(name, (None, ""))
+    if kind is not None:
+        # SQLite names the constraint or the columns after the colon, and never a value.
+        subject = str(error).partition(": ")[2]
+        column = subject.partition(".")[2] or None if "," not in subject else None
+        constraint = None if column else subject or None
+        return kind(message, table=table, operation=operation, code=name, constraint=constraint, column=column)
+    if name.startswith("SQLITE_CONSTRAINT"):
+        return InvalidValueError("a rule of the table refuses the row", table=table, operation=operation, code=name)
+    message = _SQLITE_MESSAGES.get(_primary(name), "the database could not run the statement")
+    return OperationError(message, table=table, operation=operation, code=name)
+
+
+def _from_sqlstate(error: BaseException, state: str, operation: str, table: str) -> OrchdbError:
+    kind, message = _SQLSTATES.get(state) or _SQLSTATES.get(state[:2]) or (OperationError, "the server refused")
+    diagnostics = getattr(error, "diag", error)
+    return kind(
+        message,
+        table=table,
+        operation=operation,
+        code=state,
+        constraint=_text(diagnostics, "constraint_name"),
+        column=_text(diagnostics, "column_name"),
+    )
+
+
+def _from_type(error: BaseException) -> OrchdbError:
+    kinds = [type(cause) for cause in _chain(error)]
+    if any(getattr(cause, "connection_invalidated", False) is True for cause in _chain(error)):
+        return ConnectionLostError("the connection to the server was lost")
+    if any(issubclass(kind, (TimeoutError, asyncio.TimeoutError)) for kind in kinds):
+        return OperationError("the server did not answer in time")
+    if any(issubclass(kind, (ConnectionResetError, BrokenPipeError)) for kind in kinds):
+        return ConnectionLostError("the connection to the server was lost")
+    if any(kind.__name__ in _LOST for kind in kinds):
+        return ConnectionLostError("the connection to the server was lost")
+    if any(issubclass(kind, OSError) for kind in kinds):
+        return OperationError("the server or the file could not be reached")
+    if any(issubclass(kind, (OverflowError, UnicodeError, sqlite3.DataError)) for kind in kinds):
+        return InvalidValueError("a value that its column cannot hold")
+    return OperationError(f"the driver failed with {kinds[0].__name__}")
+
+
+# asyncpg and psycopg raise these without an SQLSTATE when the socket is gone; importing either here would be eager.
+_LOST = frozenset({"ConnectionDoesNotExistError", "InterfaceError", "InternalClientError", "OperationalError"})
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception and what it wraps, outermost first."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        wrapped = getattr(current, "orig", None)
+        current = wrapped if isinstance(wrapped, BaseException) else current.__cause__
+
+
+def _primary(name: str) -> str:
+    return "_".join(name.split("_", 2)[:2])
+
+
+def _text(source: object, name: str) -> str | None:
+    try:
+        value = getattr(source, name, None)
+    except Exception:  # a driver's attribute may itself raise; an error about an error helps nobody
+        return None
+    return value if isinstance(value, str) else None

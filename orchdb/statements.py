@@ -1,0 +1,194 @@
+"""The statements: SQLAlchemy Core, built once for each shape and compiled once for each dialect.
+
+What a caller gives becomes a bound value and never a part of the SQL text: the shape of a statement is chosen from the
+tables' own columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    Dialect,
+    Executable,
+    Insert,
+    Select,
+    Table,
+    bindparam,
+    delete,
+    exists,
+    insert,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from orchdb.column_types import Identifier, LookedUpIdentifier
+from orchdb.errors import InvalidValueError
+
+Row = TypeVar("Row")
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+class Prepared:
+    """A statement compiled for one dialect: its text, how values go in, and how rows come out."""
+
+    def __init__(self, statement: Executable, dialect: Dialect, column_keys: Sequence[str] | None) -> None:
+        compiled: Any = statement.compile(dialect=dialect, column_keys=column_keys)  # type: ignore[attr-defined]
+        assert isinstance(compiled, SQLCompiler)
+        self.sql = str(compiled)
+        self.is_insert = isinstance(statement, Insert)
+        positions = compiled.positiontup
+        self._named = positions is None
+        names: list[str] = list(compiled.binds) if positions is None else list(positions)
+        self._binds = [(name, *_encoder(compiled.binds[name], dialect), compiled.binds[name].value) for name in names]
+        columns: Sequence[Any] = compiled._result_columns  # pyright: ignore[reportPrivateUsage]
+        self.returns_rows = bool(columns)
+        self._keys = [column.keyname for column in columns]
+        processors = [(column.keyname, column.type._cached_result_processor(dialect, None)) for column in columns]
+        self._decoders = [(key, decode) for key, decode in processors if decode is not None]
+
+    def parameters(self, values: Mapping[str, Any]) -> Parameters:
+        """The values as the driver takes them, each checked by its column's type."""
+        encoded: list[Any] = []
+        for name, encode, required, constant in self._binds:
+            value = values[name] if name in values else constant
+            if encode is not None:
+                value = encode(value)
+            if value is None and required:
+                raise InvalidValueError(f"{required}: must not be NULL", column=required.rpartition(".")[2])
+            encoded.append(value)
+        if self._named:
+            return {bind[0]: value for bind, value in zip(self._binds, encoded, strict=True)}
+        return encoded
+
+    def row(self, raw: Sequence[Any]) -> dict[str, Any]:
+        """One row as callers see it."""
+        row = dict(zip(self._keys, raw, strict=True))
+        for key, decode in self._decoders:
+            row[key] = decode(row[key])
+        return row
+
+
+def _encoder(bind: BindParameter[Any], dialect: Dialect) -> tuple[Callable[[Any], Any] | None, str]:
+    """The check of a bound value, and the column's place if the value must not be NULL."""
+    kind: Any = bind.type
+    encode = kind._cached_bind_processor(dialect)
+    return encode, getattr(kind, "place", "") if getattr(kind, "required", False) else ""
+
+
+class Statement(Generic[Row]):
+    """A Core statement on one table whose rows are ``Row``."""
+
+    def __init__(self, table: Table, core: Executable, column_keys: Sequence[str] | None = None) -> None:
+        self.table = table.name
+        self._core = core
+        self._column_keys = column_keys
+        self._number = table.c.id if isinstance(core, Insert) and not isinstance(table.c.id.type, Identifier) else None
+        self._prepared: dict[str, Prepared] = {}
+
+    def prepared(self, dialect: Dialect) -> Prepared:
+        """The statement for this dialect, compiled at the first call."""
+        key = f"{dialect.name}+{dialect.driver}"
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            core = self._core
+            if self._number is not None and isinstance(core, Insert) and not dialect.postfetch_lastrowid:
+                core = core.returning(self._number)
+            prepared = self._prepared[key] = Prepared(core, dialect, self._column_keys)
+        return prepared
+
+
+class TableStatements(Generic[Row]):
+    """The statements that the operations on one table run."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self._living: list[ColumnElement[bool]] = [table.c.deleted_at.is_(None)] if "deleted_at" in table.c else []
+        self.columns = frozenset(table.c.keys())
+        # Each shape is built once; the number of shapes is bounded by the tables' columns, and the caches by their size.
+        self.one = lru_cache(maxsize=8)(self._one)
+        self.page = lru_cache(maxsize=512)(self._page)
+        self.insert = lru_cache(maxsize=8)(self._insert)
+        self.update = lru_cache(maxsize=1024)(self._update)
+        self.delete = lru_cache(maxsize=8)(self._delete)
+        self.present = lru_cache(maxsize=2)(self._present)
+
+    def _one(self, include_deleted: bool = False) -> Statement[Row]:
+        core = select(self.table).where(self._by_id(), *self._unless(include_deleted))
+        return Statement(self.table, core)
+
+    def _present(self, guard: str | None = None) -> Statement[Row]:
+        condition = exists().where(self._by_id(), *self._living, *self._guard(guard))
+        return Statement(self.table, select(condition))
+
+    def _page(
+        self,
+        equal: tuple[str, ...],
+        bounds: tuple[str, ...],
+        newest_first: bool = False,
+        include_deleted: bool = False,
+    ) -> Statement[Row]:
+        """A list: filters by equality, then ``bounds`` out of since, until, after, limit and offset."""
+        columns = self.table.c
+        created, key = columns.created_at, columns.id
+        core: Select[Any] = select(self.table).where(
+            *(columns[name] == self._bind(name, name, lookup=True) for name in equal), *self._unless(include_deleted)
+        )
+        if "since" in bounds:
+            core = core.where(created >= bindparam("since", type_=created.type))
+        if "until" in bounds:
+            core = core.where(created < bindparam("until", type_=created.type))
+        if "after" in bounds:
+            here = tuple_(created, key)
+            there = tuple_(bindparam("after_time", type_=created.type), self._bind("after_id", "id", lookup=True))
+            core = core.where(here < there if newest_first else here > there)
+        core = core.order_by(created.desc(), key.desc()) if newest_first else core.order_by(created, key)
+        if "limit" in bounds:
+            core = core.limit(bindparam("limit", type_=BigInteger()))
+        if "offset" in bounds:
+            core = core.offset(bindparam("offset", type_=BigInteger()))
+        return Statement(self.table, core)
+
+    def _insert(self, names: tuple[str, ...]) -> Statement[Row]:
+        return Statement(self.table, insert(self.table), names)
+
+    def _update(
+        self,
+        names: tuple[str, ...],
+        computed: Callable[[Table], Mapping[str, ColumnElement[Any]]] | None = None,
+        guard: str | None = None,
+        deleted: bool = False,
+    ) -> Statement[Row]:
+        """A change of one row: ``new_<column>`` for the plain values, ``computed`` for expressions over the row."""
+        columns = self.table.c
+        changes: dict[str, Any] = {name: self._bind(f"new_{name}", name) for name in names}
+        if computed is not None:
+            changes.update(computed(self.table))
+        living = [columns.deleted_at.is_not(None)] if deleted else self._living
+        core = update(self.table).where(self._by_id(), *living, *self._guard(guard)).values(changes)
+        return Statement(self.table, core)
+
+    def _delete(self) -> Statement[Row]:
+        return Statement(self.table, delete(self.table).where(self._by_id()))
+
+    def _by_id(self) -> ColumnElement[bool]:
+        return self.table.c.id == self._bind("row_id", "id", lookup=True)
+
+    def _guard(self, column: str | None) -> list[ColumnElement[bool]]:
+        return [] if column is None else [self.table.c[column] == self._bind(f"if_{column}", column)]
+
+    def _unless(self, include_deleted: bool) -> list[ColumnElement[bool]]:
+        return [] if include_deleted else self._living
+
+    def _bind(self, name: str, column: str, *, lookup: bool = False) -> BindParameter[Any]:
+        kind = self.table.c[column].type
+        if lookup and isinstance(kind, Identifier):
+            kind = LookedUpIdentifier()
+        return bindparam(name, type_=kind)
