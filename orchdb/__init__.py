@@ -1,3 +1,80 @@
-"""orchdb: the async data layer for agent orchestrators."""
+"""orchdb: the async data layer for agent orchestrators.
+
+Definitions of agents, their running instances, prompts with tokens and costs, and append-only logs, in one SQLite file
+with no set-up, and in Postgres by changing one URL.
+"""
+
+from orchdb.cursors import cursor_of
+from orchdb.errors import (
+    ConnectionLostError,
+    ConstraintError,
+    DuplicateError,
+    InvalidValueError,
+    MissingParentError,
+    NotConnectedError,
+    OperationError,
+    OrchdbError,
+    SchemaError,
+    SchemaOutOfDateError,
+)
+from orchdb.manager import DatabaseManager, Transaction
+from orchdb.rows import (
+    AGENT_STATUSES,
+    KNOWN_AGENT_TYPES,
+    KNOWN_LOG_TYPES,
+    KNOWN_PROMPT_TYPES,
+    LOG_LEVELS,
+    PROMPT_STATUSES,
+    AgentChanges,
+    AgentLogRow,
+    AgentRow,
+    AgentStatus,
+    LogLevel,
+    NewAgentLog,
+    NewPrompt,
+    NewSystemLog,
+    OrchestratorAgentChanges,
+    OrchestratorAgentRow,
+    PromptChanges,
+    PromptRow,
+    PromptStatus,
+    SystemLogRow,
+)
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AGENT_STATUSES",
+    "KNOWN_AGENT_TYPES",
+    "KNOWN_LOG_TYPES",
+    "KNOWN_PROMPT_TYPES",
+    "LOG_LEVELS",
+    "PROMPT_STATUSES",
+    "AgentChanges",
+    "AgentLogRow",
+    "AgentRow",
+    "AgentStatus",
+    "ConnectionLostError",
+    "ConstraintError",
+    "DatabaseManager",
+    "DuplicateError",
+    "InvalidValueError",
+    "LogLevel",
+    "MissingParentError",
+    "NewAgentLog",
+    "NewPrompt",
+    "NewSystemLog",
+    "NotConnectedError",
+    "OperationError",
+    "OrchdbError",
+    "OrchestratorAgentChanges",
+    "OrchestratorAgentRow",
+    "PromptChanges",
+    "PromptRow",
+    "PromptStatus",
+    "SchemaError",
+    "SchemaOutOfDateError",
+    "SystemLogRow",
+    "Transaction",
+    "cursor_of",
+]

@@ -10,8 +10,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from sqlalchemy import BigInteger, Dialect, Double, Integer, Text
+from sqlalchemy import BigInteger, ColumnElement, Dialect, Double, Integer, Text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, UUID
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import REAL, TypeDecorator, TypeEngine
 
 from orchdb import values
@@ -26,7 +29,7 @@ def _is_sqlite(dialect: Dialect) -> bool:
 class CheckedType(TypeDecorator[Any]):
     """A column type whose values pass a check that can name the column, ``table.column``."""
 
-    impl = Text
+    impl: type[TypeEngine[Any]] = Text
     cache_ok = True
     place = "value"
     required = False
@@ -161,3 +164,25 @@ class Count(CheckedType):
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
         return values.count
+
+
+class total(FunctionElement[Any]):  # noqa: N801  # an SQL function
+    """A column plus a value, where NULL counts as 0; costs stay rounded to 1e-9."""
+
+    inherit_cache = True
+
+    def __init__(self, column: ColumnElement[Any], value: ColumnElement[Any]) -> None:
+        super().__init__(column, value)
+        self.type = column.type
+
+
+@compiles(total)
+def _total(element: total, compiler: SQLCompiler, **options: Any) -> str:
+    column, value = (compiler.process(clause, **options) for clause in element.clauses)
+    added = f"coalesce({column}, 0) + {value}"
+    if not isinstance(element.type, Cost):
+        return added
+    if _is_sqlite(compiler.dialect):
+        return f"round({added}, 9)"
+    # By way of text, because a cast of a double to numeric keeps only 15 digits.
+    return f"CAST(round(CAST(CAST({added} AS text) AS numeric), 9) AS double precision)"

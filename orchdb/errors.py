@@ -45,7 +45,7 @@ class OrchdbError(Exception):
         code = f" [{self.code}]" if self.code else ""
         return f"{place}: {self.message}{code}" if place else f"{self.message}{code}"
 
-    def at(self, operation: str, table: str) -> OrchdbError:
+    def at(self, operation: str, table: str | None) -> OrchdbError:
         """This error, with the operation and the table filled in where they were not known yet."""
         self.operation = self.operation or operation
         self.table = self.table or table
@@ -133,7 +133,7 @@ _SQLSTATES: dict[str, tuple[type[OrchdbError], str]] = {
 }
 
 
-def translate(error: BaseException, operation: str, table: str) -> OrchdbError:
+def translate(error: BaseException, operation: str, table: str | None) -> OrchdbError:
     """The orchdb error for a driver's exception. Never raises, and takes nothing of the values along."""
     if isinstance(error, OrchdbError):
         return error.at(operation, table)
@@ -156,7 +156,7 @@ def sqlite_code(error: BaseException) -> str:
     return ""
 
 
-def _from_sqlite(error: BaseException, name: str, operation: str, table: str) -> OrchdbError:
+def _from_sqlite(error: BaseException, name: str, operation: str, table: str | None) -> OrchdbError:
     kind, message = _SQLITE_CONSTRAINTS.get(name, (None, ""))
     if kind is not None:
         # SQLite names the constraint or the columns after the colon, and never a value.
@@ -170,7 +170,7 @@ def _from_sqlite(error: BaseException, name: str, operation: str, table: str) ->
     return OperationError(message, table=table, operation=operation, code=name)
 
 
-def _from_sqlstate(error: BaseException, state: str, operation: str, table: str) -> OrchdbError:
+def _from_sqlstate(error: BaseException, state: str, operation: str, table: str | None) -> OrchdbError:
     kind, message = _SQLSTATES.get(state) or _SQLSTATES.get(state[:2]) or (OperationError, "the server refused")
     diagnostics = getattr(error, "diag", error)
     return kind(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal, NotRequired, TypeAlias, TypedDict, get_args
+from typing import Literal, TypeAlias, TypedDict, get_args
 
 JsonValue: TypeAlias = "None | bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue]"
 JsonObject: TypeAlias = "Mapping[str, JsonValue]"
@@ -165,32 +165,42 @@ class PromptChanges(TypedDict, total=False):
     metadata: JsonObject | None
 
 
-class NewPrompt(TypedDict):
-    """One item of ``create_prompts``: the parameters of ``create_prompt``."""
-
+# In two classes each, because NotRequired is not seen at run time where annotations are postponed.
+class _PromptItem(TypedDict):
     agent_id: str
     prompt_type: str
     prompt_text: str
-    prompt_name: NotRequired[str | None]
-    status: NotRequired[PromptStatus]
-    model_used: NotRequired[str | None]
-    metadata: NotRequired[JsonObject | None]
 
 
-class NewAgentLog(TypedDict):
-    """One item of ``create_agent_logs``: the parameters of ``create_agent_log``."""
+class NewPrompt(_PromptItem, total=False):
+    """One item of ``create_prompts``: the parameters of ``create_prompt``."""
 
+    prompt_name: str | None
+    status: PromptStatus
+    model_used: str | None
+    metadata: JsonObject | None
+
+
+class _AgentLogItem(TypedDict):
     agent_id: str
     log_level: LogLevel
     log_type: str
     message: str
-    details: NotRequired[JsonValue]
 
 
-class NewSystemLog(TypedDict):
-    """One item of ``create_system_logs``: the parameters of ``create_system_log``."""
+class NewAgentLog(_AgentLogItem, total=False):
+    """One item of ``create_agent_logs``: the parameters of ``create_agent_log``."""
 
+    details: JsonValue
+
+
+class _SystemLogItem(TypedDict):
     log_level: LogLevel
     component: str
     message: str
-    details: NotRequired[JsonValue]
+
+
+class NewSystemLog(_SystemLogItem, total=False):
+    """One item of ``create_system_logs``: the parameters of ``create_system_log``."""
+
+    details: JsonValue

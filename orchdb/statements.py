@@ -22,6 +22,7 @@ from sqlalchemy import (
     bindparam,
     delete,
     exists,
+    func,
     insert,
     select,
     tuple_,
@@ -29,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from orchdb.column_types import Identifier, LookedUpIdentifier
+from orchdb.column_types import Identifier, LookedUpIdentifier, total
 from orchdb.errors import InvalidValueError
 
 Row = TypeVar("Row")
@@ -58,7 +59,7 @@ class Prepared:
         """The values as the driver takes them, each checked by its column's type."""
         encoded: list[Any] = []
         for name, encode, required, constant in self._binds:
-            value = values[name] if name in values else constant
+            value = values.get(name, constant)
             if encode is not None:
                 value = encode(value)
             if value is None and required:
@@ -99,7 +100,8 @@ class Statement(Generic[Row]):
         prepared = self._prepared.get(key)
         if prepared is None:
             core = self._core
-            if self._number is not None and isinstance(core, Insert) and not dialect.postfetch_lastrowid:
+            tells_number = getattr(dialect, "postfetch_lastrowid", False)
+            if self._number is not None and isinstance(core, Insert) and not tells_number:
                 core = core.returning(self._number)
             prepared = self._prepared[key] = Prepared(core, dialect, self._column_keys)
         return prepared
@@ -118,6 +120,7 @@ class TableStatements(Generic[Row]):
         self.insert = lru_cache(maxsize=8)(self._insert)
         self.update = lru_cache(maxsize=1024)(self._update)
         self.delete = lru_cache(maxsize=8)(self._delete)
+        self.prune = lru_cache(maxsize=8)(self._prune)
         self.present = lru_cache(maxsize=2)(self._present)
 
     def _one(self, include_deleted: bool = False) -> Statement[Row]:
@@ -162,18 +165,40 @@ class TableStatements(Generic[Row]):
     def _update(
         self,
         names: tuple[str, ...],
-        computed: Callable[[Table], Mapping[str, ColumnElement[Any]]] | None = None,
+        *,
+        kept: tuple[str, ...] = (),
+        added: tuple[str, ...] = (),
         guard: str | None = None,
         deleted: bool = False,
     ) -> Statement[Row]:
-        """A change of one row: ``new_<column>`` for the plain values, ``computed`` for expressions over the row."""
+        """A change of one row, with the values as ``new_<column>``.
+
+        Args:
+            names: Columns that take the value.
+            kept: Columns that take the value only where they are NULL.
+            added: Columns that the value is added to.
+            guard: A column that must still have the value ``if_<column>``.
+            deleted: Change a deleted row instead of a living one.
+        """
         columns = self.table.c
-        changes: dict[str, Any] = {name: self._bind(f"new_{name}", name) for name in names}
-        if computed is not None:
-            changes.update(computed(self.table))
+        changes: dict[str, ColumnElement[Any]] = {name: self._bind(f"new_{name}", name) for name in names}
+        changes |= {name: func.coalesce(columns[name], self._bind(f"new_{name}", name)) for name in kept}
+        changes |= {name: total(columns[name], self._bind(f"new_{name}", name)) for name in added}
         living = [columns.deleted_at.is_not(None)] if deleted else self._living
         core = update(self.table).where(self._by_id(), *living, *self._guard(guard)).values(changes)
         return Statement(self.table, core)
+
+    def _prune(self, equal: tuple[str, ...]) -> Statement[Row]:
+        """Delete the oldest rows before a time, at most ``limit`` of them."""
+        columns = self.table.c
+        oldest = (
+            select(columns.id)
+            .where(columns.created_at < bindparam("before", type_=columns.created_at.type))
+            .where(*(columns[name] == self._bind(name, name) for name in equal))
+            .order_by(columns.created_at, columns.id)
+            .limit(bindparam("limit", type_=BigInteger()))
+        )
+        return Statement(self.table, delete(self.table).where(columns.id.in_(oldest)))
 
     def _delete(self) -> Statement[Row]:
         return Statement(self.table, delete(self.table).where(self._by_id()))

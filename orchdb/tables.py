@@ -237,7 +237,7 @@ WHEN (NEW.updated_at IS NOT DISTINCT FROM OLD.updated_at) EXECUTE FUNCTION orchd
 
 
 def _after_create(statement: str, dialect: str) -> None:
-    ddl = DDL(statement.replace("%", "%%")).execute_if(dialect=dialect)
+    ddl = DDL(statement.replace("%", "%%")).execute_if(dialect=dialect)  # type: ignore[no-untyped-call]
     event.listen(metadata, "after_create", ddl)
 
 

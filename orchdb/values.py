@@ -72,9 +72,8 @@ def looked_up_id(value: object, *, only_uuid: bool) -> str:
     if only_uuid:
         if not _CANONICAL_UUID.fullmatch(value):
             raise NoSuchRowError
-    elif not value.isascii() or "\0" in value:
-        if _UNPORTABLE.search(value):
-            raise NoSuchRowError
+    elif (not value.isascii() or "\0" in value) and _UNPORTABLE.search(value):
+        raise NoSuchRowError
     return value
 
 
@@ -272,27 +271,29 @@ def read_json(value: Any) -> Any:
 
 def _portable(value: object, place: str, depth: int) -> Any:
     """The value in JSON's own types, with what is not portable replaced."""
+    if isinstance(value, Enum):
+        value = value.value
+    if value is None or isinstance(value, (bool, str, int, float, uuid.UUID)):
+        return _portable_scalar(value, place)
+    if not isinstance(value, (Mapping, list, tuple)):
+        raise InvalidValueError(f"{place}: holds a {type(value).__name__}, which is not JSON", column=_column(place))
+    if depth > MAX_JSON_DEPTH:
+        raise InvalidValueError(f"{place}: is nested deeper than {MAX_JSON_DEPTH} levels", column=_column(place))
+    if isinstance(value, Mapping):
+        return _portable_object(value, place, depth)
+    return [_portable(item, place, depth + 1) for item in value]
+
+
+def _portable_scalar(value: bool | str | float | uuid.UUID | None, place: str) -> Any:
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, Enum):
-        return _portable(value.value, place, depth)
-    if isinstance(value, str):
-        return text(value, place)
     if isinstance(value, int):
         if not -(2**63) <= value < 2**64:
             raise InvalidValueError(f"{place}: holds an integer of more than 64 bits", column=_column(place))
         return int(value)
     if isinstance(value, float):
         return _portable_float(float(value), place)
-    if isinstance(value, uuid.UUID):
-        return str(value)
-    if isinstance(value, (Mapping, list, tuple)):
-        if depth > MAX_JSON_DEPTH:
-            raise InvalidValueError(f"{place}: is nested deeper than {MAX_JSON_DEPTH} levels", column=_column(place))
-        if isinstance(value, Mapping):
-            return _portable_object(value, place, depth)
-        return [_portable(item, place, depth + 1) for item in value]
-    raise InvalidValueError(f"{place}: holds a {type(value).__name__}, which is not JSON", column=_column(place))
+    return text(str(value), place)
 
 
 def _portable_object(value: Mapping[Any, Any], place: str, depth: int) -> dict[str, Any]:
@@ -306,12 +307,13 @@ def _portable_object(value: Mapping[Any, Any], place: str, depth: int) -> dict[s
 
 
 def _key_text(key: object, place: str) -> str:
+    """A key that is no text, as JSON writes it."""
     if isinstance(key, Enum):
         key = key.value
-    if key is None or isinstance(key, (str, bool, int)):
-        return str(key) if isinstance(key, str) else orjson.dumps(key).decode() if key in (None, True, False) else str(key)
-    if isinstance(key, uuid.UUID) or (isinstance(key, float) and math.isfinite(key)):
+    if isinstance(key, (str, uuid.UUID)):
         return str(key)
+    if key is None or isinstance(key, (bool, int, float)):
+        return orjson.dumps(_portable(key, place, 1)).decode()
     raise InvalidValueError(f"{place}: holds a key that is a {type(key).__name__}", column=_column(place))
 
 

@@ -1,0 +1,164 @@
+"""How the revisions reach a database: one way for SQLite and Postgres, one transaction for the whole upgrade.
+
+From the command line the database is that of ``-x url=``, of the environment, or the default path, as for
+``DatabaseManager``. A program hands over a synchronous connection as ``config.attributes["connection"]``; its
+transaction is the program's to commit, and on SQLite its foreign keys have to be off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from logging.config import fileConfig
+from pathlib import Path
+from typing import Any
+
+from alembic import context
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import URL, Connection, Identity, NullPool, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from orchdb import migrating
+from orchdb.errors import InvalidValueError
+from orchdb.location import MEMORY, resolve
+from orchdb.tables import metadata
+
+VERSION_TABLE = "orchdb_version"
+LOCK_TIMEOUT_MS = 60_000
+
+
+def is_ours(name: str | None, kind: str, parents: Mapping[str, Any]) -> bool:
+    """Whether autogenerate looks at it: the tables of other programs in the same database are none of its business."""
+    return kind != "table" or name in metadata.tables
+
+
+def compare_default(*compared: Any) -> bool | None:
+    """Nothing to compare where SQLite counts the rows of a log itself; for the rest, Alembic's own comparison."""
+    column = compared[2]
+    return False if isinstance(column.server_default, Identity) else None
+
+
+def options(dialect: str) -> dict[str, Any]:
+    return {
+        "target_metadata": metadata,
+        "version_table": VERSION_TABLE,
+        "include_name": is_ours,
+        "compare_type": True,
+        "compare_server_default": compare_default if dialect == "sqlite" else True,
+        "transactional_ddl": True,
+        "render_as_batch": dialect == "sqlite",
+    }
+
+
+def target() -> URL:
+    try:
+        return resolve(context.get_x_argument(as_dictionary=True).get("url") or None)
+    except InvalidValueError as error:
+        raise CommandError(error.message) from None
+
+
+def migrate(connection: Connection) -> None:
+    """Run what the command asks for, in the caller's transaction or in one of its own."""
+    context.configure(connection=connection, **options(connection.dialect.name))
+    with context.begin_transaction():
+        if connection.dialect.name == "sqlite":
+            with migrating.checked(connection, list(metadata.tables)):
+                run(connection)
+        else:
+            migrating.lock(connection)
+            run(connection)
+
+
+def run(connection: Connection) -> None:
+    scripts = ScriptDirectory.from_config(context.config)
+    known = {script.revision for script in scripts.walk_revisions()}
+    unknown = sorted(set(context.get_context().get_current_heads()) - known)
+    if unknown:
+        raise migrating.MigrationError(
+            f"the database has the revision {', '.join(unknown)}, which this version of orchdb does not know (its newest is "
+            f"{', '.join(scripts.get_heads())}): a newer version made it, so upgrade orchdb"
+        )
+    context.run_migrations()
+
+
+def sqlite_engine(url: URL) -> AsyncEngine:
+    """An engine for one migration: foreign keys off, and a BEGIN of our own, so that DDL is part of the transaction."""
+    make_file(url)
+    engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def on_connect(connection: Any, record: object) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT_MS}")
+        cursor.execute("PRAGMA foreign_keys = OFF")
+        cursor.execute("PRAGMA trusted_schema = OFF")
+        cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded only by a file without pages
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def make_file(url: URL) -> None:
+    """Make a missing file and its folders for their owner only, as ``DatabaseManager`` does."""
+    if url.database in (None, MEMORY):
+        return
+    path = Path(str(url.database))
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+async def migrate_url(url: URL) -> None:
+    if url.get_backend_name() == "sqlite":
+        engine = sqlite_engine(url)
+    else:
+        engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(migrate)
+    finally:
+        await engine.dispose()
+
+
+def run_from_command_line() -> None:
+    failure = None
+    try:
+        asyncio.run(migrate_url(target()))
+    except DBAPIError as error:
+        failure = str(error.orig).partition("\n")[0]  # the lines after it may quote rows
+    except OSError as error:
+        failure = str(error)
+    if failure is not None:
+        raise CommandError(f"nothing was changed: {failure}")
+
+
+def print_sql() -> None:
+    url = target()
+    if url.get_backend_name() == "sqlite":
+        raise CommandError(
+            "on SQLite the revisions look at the file they change, so there is no SQL to print; "
+            "schema/schema_orchestrator.sql has that of a new file"
+        )
+    context.configure(url=url, literal_binds=True, dialect_opts={"paramstyle": "named"}, **options("postgresql"))
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+handed_over: Connection | None = context.config.attributes.get("connection")
+if context.config.cmd_opts is not None and context.config.config_file_name is not None:
+    fileConfig(context.config.config_file_name, disable_existing_loggers=False)
+if context.is_offline_mode():
+    print_sql()
+elif handed_over is not None:
+    migrate(handed_over)
+else:
+    run_from_command_line()

@@ -1,0 +1,88 @@
+"""What the two engines have in common: the interface that the verbs of ``orchdb.database`` run on."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Dialect
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchdb.statements import Parameters, Prepared
+
+
+class Outcome(NamedTuple):
+    """What a statement gave.
+
+    Attributes:
+        rows: The rows it returned.
+        changed: How many rows it changed.
+        number: The id that the database gave to a new row.
+    """
+
+    rows: list[dict[str, Any]]
+    changed: int
+    number: int | None = None
+
+
+class Session(ABC):
+    """The statements of one open transaction, all on its own connection."""
+
+    connection: AsyncConnection
+
+    @abstractmethod
+    async def run(self, prepared: Prepared, parameters: Parameters) -> Outcome:
+        """Run one statement; if it fails, only the statement is undone."""
+
+    @abstractmethod
+    async def run_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
+        """Insert many rows, all or none; their ids where the database gives them."""
+
+    @abstractmethod
+    async def begin_savepoint(self) -> None:
+        """Begin a part that can be undone alone."""
+
+    @abstractmethod
+    async def end_savepoint(self, *, commit: bool) -> None:
+        """Keep or undo the innermost part."""
+
+    @abstractmethod
+    async def commit(self) -> None:
+        """End the transaction and give the connection back, also if the commit fails."""
+
+    @abstractmethod
+    async def rollback(self) -> None:
+        """Undo the transaction and give the connection back; never raises but for a cancellation."""
+
+
+class Backend(ABC):
+    """One database: its engine, its connections, and how statements reach it."""
+
+    dialect: Dialect
+    connection: AsyncConnection
+    """For the caller's own reading."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect and prepare the schema; nothing stays open if it fails."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close every connection."""
+
+    @abstractmethod
+    async def read(self, prepared: Prepared, parameters: Parameters) -> Outcome:
+        """Run a statement that only reads."""
+
+    @abstractmethod
+    async def write(self, prepared: Prepared, parameters: Parameters) -> Outcome:
+        """Run one statement and commit it."""
+
+    @abstractmethod
+    async def write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
+        """Insert many rows, all or none, and commit them; their ids where the database gives them."""
+
+    @abstractmethod
+    async def begin(self) -> Session:
+        """Begin a transaction on a connection that is its own until it ends."""

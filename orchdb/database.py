@@ -1,0 +1,323 @@
+"""How: opens and closes the backend, runs a statement, times and logs it, and turns failures into orchdb's errors.
+
+The verbs are the only way to the database. ``Verbs`` says what they do; ``Database`` runs them each in a transaction of
+its own, ``TransactionVerbs`` all in one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import Dialect
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchdb.backend import Backend, Outcome, Session
+from orchdb.errors import NotConnectedError, OperationError, OrchdbError, translate
+from orchdb.shielding import to_the_end
+from orchdb.statements import Parameters, Prepared, Statement
+from orchdb.values import NoSuchRowError
+
+Row = TypeVar("Row")
+Result = TypeVar("Result")
+Values = Mapping[str, Any]
+
+logger = logging.getLogger("orchdb")
+
+_NOTHING = Outcome([], 0)
+_CHECKED_AT_A_TIME = 500
+
+
+class Verbs(ABC):
+    """What an operation can do with a statement. Each call names the public operation, for logs and errors."""
+
+    async def fetch_one(self, operation: str, statement: Statement[Row], values: Values) -> Row | None:
+        """The row, or ``None``."""
+        rows = (await self._run(operation, statement, values, write=False)).rows
+        return cast("Row", rows[0]) if rows else None
+
+    async def fetch_all(self, operation: str, statement: Statement[Row], values: Values) -> list[Row]:
+        """All rows, in the order of the statement."""
+        return cast("list[Row]", (await self._run(operation, statement, values, write=False)).rows)
+
+    async def fetch_value(self, operation: str, statement: Statement[Any], values: Values) -> Any:
+        """The first column of the first row, or ``None``."""
+        rows = (await self._run(operation, statement, values, write=False)).rows
+        return next(iter(rows[0].values())) if rows else None
+
+    async def execute(self, operation: str, statement: Statement[Any], values: Values) -> int:
+        """How many rows were changed."""
+        return (await self._run(operation, statement, values, write=True)).changed
+
+    async def insert(self, operation: str, statement: Statement[Any], values: Values) -> int:
+        """The id that the database gave to the row; 0 where the row brought its own."""
+        return (await self._run(operation, statement, values, write=True)).number or 0
+
+    async def insert_many(self, operation: str, statement: Statement[Any], rows: Sequence[Values]) -> list[int]:
+        """Insert all rows or none; the ids that the database gave, in the order of the rows."""
+
+        async def run() -> list[int]:
+            prepared = statement.prepared(self.dialect)
+            parameters: list[Parameters] = []
+            for start in range(0, len(rows), _CHECKED_AT_A_TIME):
+                parameters.extend(map(prepared.parameters, rows[start : start + _CHECKED_AT_A_TIME]))
+                await asyncio.sleep(0)  # a large batch leaves the event loop to others now and then
+            return await self._write_many(prepared, parameters) if parameters else []
+
+        return await self._observed(operation, statement.table, run)
+
+    @property
+    @abstractmethod
+    def dialect(self) -> Dialect:
+        """What statements are compiled for."""
+
+    @abstractmethod
+    def _enter(self, *, write: bool) -> None:
+        """Count a call that begins; raise if the verbs cannot be used now."""
+
+    @abstractmethod
+    def _leave(self) -> None:
+        """Count a call that has ended."""
+
+    @abstractmethod
+    async def _read(self, prepared: Prepared, parameters: Parameters) -> Outcome: ...
+
+    @abstractmethod
+    async def _write(self, prepared: Prepared, parameters: Parameters) -> Outcome: ...
+
+    @abstractmethod
+    async def _write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]: ...
+
+    async def _run(self, operation: str, statement: Statement[Any], values: Values, *, write: bool) -> Outcome:
+        started = time.perf_counter()
+        failure: OrchdbError
+        try:
+            self._enter(write=write)
+            try:
+                prepared = statement.prepared(self.dialect)
+                parameters = prepared.parameters(values)
+                outcome = await (self._write if write else self._read)(prepared, parameters)
+            finally:
+                self._leave()
+        except NoSuchRowError:
+            return _NOTHING
+        except Exception as error:  # whatever the driver raises, the caller gets one tree
+            failure = _failed(error, operation, statement.table)
+        else:
+            if logger.isEnabledFor(logging.DEBUG):
+                _log(operation, statement.table, len(outcome.rows) or outcome.changed, started)
+            return outcome
+        # Outside the except block: inside it the driver's exception, which holds the values, would be the context.
+        raise failure
+
+    async def _observed(self, operation: str, table: str | None, run: Callable[[], Awaitable[Result]]) -> Result:
+        """What ``_run`` does, for anything that is not one statement."""
+        started = time.perf_counter()
+        failure: OrchdbError
+        try:
+            self._enter(write=True)
+            try:
+                result = await run()
+            finally:
+                self._leave()
+        except Exception as error:
+            failure = _failed(error, operation, table)
+        else:
+            if logger.isEnabledFor(logging.DEBUG):
+                _log(operation, table, len(result) if isinstance(result, list) else 0, started)
+            return result
+        raise failure
+
+
+def _failed(error: Exception, operation: str, table: str | None) -> OrchdbError:
+    failure = translate(error, operation, table)
+    logger.error("%s", failure)
+    return failure
+
+
+def _log(operation: str, table: str | None, rows: int, started: float) -> None:
+    milliseconds = (time.perf_counter() - started) * 1000
+    logger.debug("%s on %s: %d rows in %.2f ms", operation, table or "the database", rows, milliseconds)
+
+
+class TransactionVerbs(Verbs):
+    """The verbs inside one transaction."""
+
+    def __init__(self, session: Session, dialect: Dialect) -> None:
+        self._session = session
+        self._dialect = dialect
+        self._open = True
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._dialect
+
+    @property
+    def connection(self) -> AsyncConnection:
+        """The transaction's connection."""
+        return self._session.connection
+
+    def end(self) -> None:
+        """No verb works from here on."""
+        self._open = False
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """A part that is undone alone if the block fails."""
+        await self._observed("transaction", None, self._session.begin_savepoint)
+        try:
+            yield
+        except BaseException:
+            await self._session.end_savepoint(commit=False)
+            raise
+        await self._observed("transaction", None, partial(self._session.end_savepoint, commit=True))
+
+    def _enter(self, *, write: bool) -> None:
+        if not self._open:
+            raise NotConnectedError("the transaction has ended")
+
+    def _leave(self) -> None:
+        pass
+
+    async def _read(self, prepared: Prepared, parameters: Parameters) -> Outcome:
+        return await self._session.run(prepared, parameters)
+
+    async def _write(self, prepared: Prepared, parameters: Parameters) -> Outcome:
+        return await self._session.run(prepared, parameters)
+
+    async def _write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
+        return await self._session.run_many(prepared, parameters)
+
+
+class Database(Verbs):
+    """A backend and its life: each verb runs in a transaction of its own."""
+
+    def __init__(self, make_backend: Callable[[], Backend], close_timeout: float) -> None:
+        self._make_backend = make_backend
+        self._close_timeout = close_timeout
+        self._backend: Backend | None = None
+        self._why_not = "connect() has not been called"
+        self._lifecycle = asyncio.Lock()
+        self._running = 0
+        self._settled: asyncio.Event | None = None  # set when close() waits and the last call has ended
+        self._owners: dict[asyncio.Task[Any] | None, TransactionVerbs] = {}
+
+    @property
+    def dialect(self) -> Dialect:
+        return self.backend.dialect
+
+    @property
+    def backend(self) -> Backend:
+        """The open backend."""
+        if self._backend is None:
+            raise NotConnectedError(self._why_not)
+        return self._backend
+
+    @property
+    def connection(self) -> AsyncConnection | None:
+        """For the caller's own reading, while it is open."""
+        return None if self._backend is None else self._backend.connection
+
+    async def open(self) -> None:
+        """Connect and prepare the schema; an open database stays as it is."""
+        async with self._lifecycle:
+            if self._backend is not None:
+                self._enter(write=False)
+                self._leave()
+                return
+            failure: OrchdbError
+            try:
+                backend = self._make_backend()
+                await backend.open()
+            except Exception as error:
+                failure = _failed(error, "connect", None)
+            else:
+                self._loop, self._process = asyncio.get_running_loop(), os.getpid()
+                self._backend, self._settled = backend, None
+                return
+            raise failure
+
+    async def close(self) -> None:
+        """Let what is running end, then close every connection; closing twice is fine."""
+        async with self._lifecycle:
+            backend = self._backend
+            if backend is None:
+                return
+            self._settled = asyncio.Event()
+            if self._running or self._owners:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._settled.wait(), self._close_timeout)
+            self._backend, self._why_not = None, "the manager is closed"
+            await to_the_end(backend.close())
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[TransactionVerbs]:
+        """A transaction of the current task; inside one of its own it is a savepoint."""
+        task = asyncio.current_task()
+        outer = self._owners.get(task)
+        if outer is not None:
+            async with outer.savepoint():
+                yield outer
+            return
+        session = await self._observed("transaction", None, lambda: self.backend.begin())  # noqa: PLW0108  # may raise
+        verbs = self._owners[task] = TransactionVerbs(session, self.dialect)
+        try:
+            try:
+                yield verbs
+            except BaseException:
+                verbs.end()
+                await session.rollback()
+                raise
+            verbs.end()
+            await self._finish(session)
+        finally:
+            del self._owners[task]
+            self._check_settled()
+
+    async def _finish(self, session: Session) -> None:
+        failure: OrchdbError
+        try:
+            await session.commit()
+        except Exception as error:
+            failure = _failed(error, "transaction", None)
+        else:
+            return
+        raise failure
+
+    def _enter(self, *, write: bool) -> None:
+        if self._backend is None:
+            raise NotConnectedError(self._why_not)
+        if self._settled is not None:
+            raise NotConnectedError("the manager is closing")
+        if self._process != os.getpid():
+            raise NotConnectedError("the manager belongs to the process that connected it: connect in the child")
+        if self._loop is not asyncio.get_running_loop():
+            raise NotConnectedError("the manager belongs to the event loop that connected it")
+        if write and self._owners and asyncio.current_task() in self._owners:
+            raise OperationError("this task is inside db.transaction() as tx: write with tx, db would wait for it")
+        self._running += 1
+
+    def _leave(self) -> None:
+        self._running -= 1
+        self._check_settled()
+
+    def _check_settled(self) -> None:
+        if self._settled is not None and not self._running and not self._owners:
+            self._settled.set()
+
+    async def _read(self, prepared: Prepared, parameters: Parameters) -> Outcome:
+        return await self.backend.read(prepared, parameters)
+
+    async def _write(self, prepared: Prepared, parameters: Parameters) -> Outcome:
+        return await self.backend.write(prepared, parameters)
+
+    async def _write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
+        return await self.backend.write_many(prepared, parameters)

@@ -1,0 +1,137 @@
+"""What: ``DatabaseManager``, the one class that callers need; its operations are in ``orchdb.operations``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchdb.backend import Backend
+from orchdb.database import Database, TransactionVerbs
+from orchdb.errors import InvalidValueError
+from orchdb.location import resolve
+from orchdb.operations import Operations
+
+Durability = Literal["normal", "full"]
+
+
+class Transaction(Operations):
+    """All operations, in one transaction: applied together at the end of the block, or not at all.
+
+    If one of them fails and the caller goes on, the others still count; a failed operation leaves nothing behind.
+    """
+
+    def __init__(self, verbs: TransactionVerbs) -> None:
+        self._verbs: TransactionVerbs = verbs
+
+    @property
+    def conn(self) -> AsyncConnection:
+        """The transaction's connection, for the caller's own statements; the block ends the transaction, not this."""
+        return self._verbs.connection
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """A part of the transaction that is undone alone if its block raises: a savepoint."""
+        return self._savepoint()
+
+    @asynccontextmanager
+    async def _savepoint(self) -> AsyncIterator[Transaction]:
+        async with self._verbs.savepoint():
+            yield self
+
+
+class DatabaseManager(Operations):
+    """The data layer of an orchestrator: five tables in an SQLite file, or in Postgres by another URL.
+
+    ``async with DatabaseManager("data/orchestrator.db") as db: ...`` connects, prepares the schema and closes. Every
+    write is committed when its ``await`` returns. One manager serves all tasks of its event loop.
+
+    Args:
+        db_path: A path, ``":memory:"`` or an SQLAlchemy URL. Without it ``ORCHESTRATOR_DB_URL``, then
+            ``ORCHESTRATOR_DB_PATH``, then ``data/orchestrator.db`` is taken.
+        durability: ``"normal"``: a committed row survives a crash of the process, and the last moments may be missing after
+            a power cut. ``"full"``: it survives a power cut too, on storage that honours fsync.
+        lock_timeout: Seconds that a write waits for a lock that another process holds.
+        schema_path: A schema file to make new SQLite databases from, instead of the one that comes with orchdb.
+
+    Raises:
+        InvalidValueError: ``db_path`` or an option is not usable; nothing has been opened yet.
+    """
+
+    def __init__(
+        self,
+        db_path: str | os.PathLike[str] | URL | None = None,
+        *,
+        durability: Durability = "normal",
+        lock_timeout: float = 30.0,
+        schema_path: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if durability not in ("normal", "full"):
+            raise InvalidValueError('durability: must be "normal" or "full"', column="durability")
+        if not 0 <= lock_timeout < float("inf"):
+            raise InvalidValueError("lock_timeout: must be a number of seconds from 0", column="lock_timeout")
+        self._url = resolve(db_path)
+        make_backend = _backend(self._url, durability, lock_timeout, None if schema_path is None else Path(schema_path))
+        self._verbs: Database = Database(make_backend, close_timeout=lock_timeout + 5)
+
+    @property
+    def conn(self) -> AsyncConnection | None:
+        """A connection for the caller's own reading; ``None`` before ``connect()`` and after ``close()``.
+
+        Each statement sees the newest committed state. It is never the connection that the manager writes on; for writes
+        of your own there is ``tx.conn``.
+        """
+        return self._verbs.connection
+
+    async def connect(self) -> None:
+        """Open the database and prepare its schema; connecting twice is fine.
+
+        Raises:
+            SchemaError: The schema file is missing or invalid, or the database is not one this version can use.
+            OperationError: The file or the server cannot be used.
+        """
+        await self._verbs.open()
+
+    async def close(self) -> None:
+        """Let running operations end, then close every connection; closing twice is fine."""
+        await self._verbs.close()
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """A block whose operations are applied together, or not at all if it raises or is cancelled.
+
+        ``async with db.transaction() as tx``: ``tx`` has all operations and ``tx.conn``. Inside another one of the same
+        task it is a savepoint. While the block is open, this task writes with ``tx``.
+
+        Raises:
+            OperationError: The write lock was not to be had in time.
+        """
+        return self._transaction()
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Transaction]:
+        async with self._verbs.transaction() as verbs:
+            yield Transaction(verbs)
+
+    def __repr__(self) -> str:
+        return f"DatabaseManager({self._url.render_as_string(hide_password=True)!r})"
+
+
+def _backend(url: URL, durability: Durability, lock_timeout: float, schema_path: Path | None) -> Callable[[], Backend]:
+    from orchdb.sqlite import SqliteBackend  # noqa: PLC0415  # each engine loads only its own driver
+
+    return partial(SqliteBackend, url, durability=durability, lock_timeout=lock_timeout, schema_path=schema_path)

@@ -1,0 +1,149 @@
+"""The operations on ``agent_logs``: append-only, so there is no update and no delete by id."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations, checked_items, pages
+from orchdb.rows import AgentLogRow, JsonValue, LogLevel, NewAgentLog, Time
+from orchdb.statements import TableStatements
+from orchdb.tables import agent_logs
+from orchdb.values import now
+
+_TABLE: TableStatements[AgentLogRow] = TableStatements(agent_logs)
+_INSERT = _TABLE.insert(("agent_id", "log_level", "log_type", "message", "details", "created_at"))
+
+
+class AgentLogOperations(TableOperations):
+    """What agents did, line by line."""
+
+    async def create_agent_log(
+        self, agent_id: str, log_level: LogLevel, log_type: str, message: str, details: JsonValue = None
+    ) -> int:
+        """The id of a new line.
+
+        Args:
+            log_type: Any non-empty text; ``KNOWN_LOG_TYPES`` holds the usual ones.
+            details: Any JSON value.
+
+        Raises:
+            MissingParentError: The agent does not exist.
+            InvalidValueError: A value does not fit its column.
+        """
+        values = {
+            "agent_id": agent_id,
+            "log_level": log_level,
+            "log_type": log_type,
+            "message": message,
+            "details": details,
+            "created_at": now(),
+        }
+        return await self._verbs.insert("create_agent_log", _INSERT, values)
+
+    async def create_agent_logs(self, logs: Iterable[NewAgentLog]) -> list[int]:
+        """The ids of new lines, in the order given; all are created or none.
+
+        Raises:
+            MissingParentError: An agent does not exist.
+            InvalidValueError: A value does not fit its column.
+            TypeError: An item lacks a name, or has an unknown one.
+        """
+        required, allowed = NewAgentLog.__required_keys__, NewAgentLog.__annotations__
+        defaults: dict[str, Any] = {"details": None, "created_at": now()}
+        rows = [{**defaults, **item} for item in checked_items("create_agent_logs", logs, required, allowed)]
+        return await self._verbs.insert_many("create_agent_logs", _INSERT, rows)
+
+    async def log_agent_event(
+        self,
+        agent_id: str,
+        log_type: str,
+        message: str,
+        metadata: JsonValue = None,
+        log_level: LogLevel = "INFO",
+    ) -> int | None:
+        """The id of a new line, or ``None`` if it could not be written; never raises, a failure is logged."""
+        try:
+            return await self.create_agent_log(agent_id, log_level, log_type, message, metadata)
+        except Exception:  # the promise of this method; the failure has been logged where it arose
+            return None
+
+    async def get_agent_logs(
+        self,
+        agent_id: str,
+        log_level: LogLevel | None = None,
+        log_type: str | None = None,
+        since: Time | None = None,
+        until: Time | None = None,
+        *,
+        limit: int | None = None,
+        offset: int = 0,
+        after: str | None = None,
+    ) -> list[AgentLogRow]:
+        """The lines of an agent, oldest first.
+
+        Args:
+            since: Created at this time or later.
+            until: Created before this time.
+            after: Continue after the row whose ``cursor_of`` this is.
+        """
+        return await self._list(
+            "get_agent_logs",
+            _TABLE,
+            {"agent_id": agent_id, "log_level": log_level, "log_type": log_type},
+            newest_first=False,
+            since=since,
+            until=until,
+            limit=limit,
+            offset=offset,
+            after=after,
+        )
+
+    async def iter_agent_logs(
+        self,
+        agent_id: str,
+        log_level: LogLevel | None = None,
+        log_type: str | None = None,
+        since: Time | None = None,
+        until: Time | None = None,
+        *,
+        page_size: int = DEFAULT_PAGE,
+    ) -> AsyncIterator[AgentLogRow]:
+        """The lines of an agent, oldest first, a page at a time: no transaction stays open while the caller works.
+
+        Lines that are written meanwhile are seen if they come after the ones already given.
+        """
+
+        async def fetch(after: str | None) -> list[AgentLogRow]:
+            return await self.get_agent_logs(agent_id, log_level, log_type, since, until, limit=page_size, after=after)
+
+        async for row in pages(fetch, page_size):
+            yield row
+
+    async def get_agent_logs_by_type(
+        self, agent_id: str, log_type: str, limit: int | None = 100, *, offset: int = 0, after: str | None = None
+    ) -> list[AgentLogRow]:
+        """The lines of an agent that have this type, newest first."""
+        filters = {"agent_id": agent_id, "log_type": log_type}
+        return await self._list(
+            "get_agent_logs_by_type", _TABLE, filters, newest_first=True, limit=limit, offset=offset, after=after
+        )
+
+    async def get_logs_by_type(
+        self, log_type: str, limit: int | None = 100, *, offset: int = 0, after: str | None = None
+    ) -> list[AgentLogRow]:
+        """The lines of all agents that have this type, newest first."""
+        filters = {"log_type": log_type}
+        return await self._list(
+            "get_logs_by_type", _TABLE, filters, newest_first=True, limit=limit, offset=offset, after=after
+        )
+
+    async def list_recent_agent_logs(
+        self, limit: int | None = 100, *, offset: int = 0, after: str | None = None
+    ) -> list[AgentLogRow]:
+        """The lines of all agents, newest first."""
+        return await self._list(
+            "list_recent_agent_logs", _TABLE, {}, newest_first=True, limit=limit, offset=offset, after=after
+        )
+
+    get_recent_logs = list_recent_agent_logs

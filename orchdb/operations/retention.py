@@ -1,0 +1,56 @@
+"""The only ways out of the logs: by age, in batches that leave the writer free for others in between."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from orchdb.errors import InvalidValueError
+from orchdb.operations.table_operations import TableOperations
+from orchdb.rows import AgentLogRow, LogLevel, SystemLogRow, Time
+from orchdb.statements import TableStatements
+from orchdb.tables import agent_logs, system_logs
+from orchdb.values import now
+
+_AGENT_LOGS: TableStatements[AgentLogRow] = TableStatements(agent_logs)
+_SYSTEM_LOGS: TableStatements[SystemLogRow] = TableStatements(system_logs)
+_ROWS_AT_A_TIME = 1000
+
+
+class RetentionOperations(TableOperations):
+    """Deleting old log lines."""
+
+    async def cleanup_old_logs(self, days: float = 30) -> int:
+        """How many lines were deleted: those of both log tables that are older than so many days.
+
+        Raises:
+            InvalidValueError: ``days`` is no number from 0.
+        """
+        if isinstance(days, bool) or not isinstance(days, (int, float)) or not days >= 0:
+            raise InvalidValueError("days: must be a number from 0", column="days", operation="cleanup_old_logs")
+        try:
+            before = now() - timedelta(days=days)
+        except OverflowError:  # before the first year
+            before = datetime.min.replace(tzinfo=UTC)
+        return await self._prune("cleanup_old_logs", before, None)
+
+    async def prune(self, before: Time, *, log_level: LogLevel | None = None) -> int:
+        """How many lines were deleted: those of both log tables that were created before the time.
+
+        Args:
+            log_level: Only lines of this level.
+
+        Raises:
+            InvalidValueError: ``before`` is no time, or the level is unknown.
+        """
+        return await self._prune("prune", before, log_level)
+
+    async def _prune(self, operation: str, before: Time, log_level: LogLevel | None) -> int:
+        values = {"before": before, "log_level": log_level, "limit": _ROWS_AT_A_TIME}
+        equal = () if log_level is None else ("log_level",)
+        deleted = 0
+        for table in (_AGENT_LOGS, _SYSTEM_LOGS):
+            batch = _ROWS_AT_A_TIME
+            while batch == _ROWS_AT_A_TIME:
+                batch = await self._verbs.execute(operation, table.prune(equal), values)
+                deleted += batch
+        return deleted

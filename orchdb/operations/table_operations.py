@@ -1,0 +1,154 @@
+"""What the operations of all tables share: checking names, changing one row, listing a page."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
+
+from orchdb.cursors import AnyRow, cursor_of, position
+from orchdb.database import Verbs
+from orchdb.errors import InvalidValueError
+from orchdb.rows import Time
+from orchdb.statements import TableStatements
+from orchdb.values import MAX_INTEGER, now
+
+Row = TypeVar("Row", bound=AnyRow)
+DEFAULT_PAGE = 500
+
+
+class TableOperations(ABC):
+    """The operations on one table, over the verbs of a manager or of a transaction."""
+
+    _verbs: Verbs
+
+    @abstractmethod
+    def transaction(self) -> AbstractAsyncContextManager[TableOperations]:
+        """A block that is applied as a whole or not at all."""
+
+    async def _change(
+        self,
+        operation: str,
+        statements: TableStatements[Any],
+        row_id: str,
+        changes: Mapping[str, Any],
+        *,
+        kept: Mapping[str, Any] | None = None,
+        if_status: str | None = None,
+    ) -> bool:
+        """Change one living row; ``kept`` values only fill what is NULL. False if there is no such row."""
+        kept = kept or {}
+        values = {"row_id": row_id, "if_status": if_status}
+        guard = None if if_status is None else "status"
+        if not changes:
+            return bool(await self._verbs.fetch_value(operation, statements.present(guard), values))
+        if "updated_at" in statements.columns and "updated_at" not in changes:
+            changes = {**changes, "updated_at": now()}
+        elif "updated_at" in changes and len(changes) > 1:
+            # Alone, because the trigger that serves other programs takes an unchanged updated_at for a forgotten one.
+            rest = {name: value for name, value in changes.items() if name != "updated_at"}
+            async with self.transaction() as tx:
+                return await tx._change(
+                    operation, statements, row_id, rest, kept=kept, if_status=if_status
+                ) and await tx._change(operation, statements, row_id, {"updated_at": changes["updated_at"]})
+        for name, value in (*changes.items(), *kept.items()):
+            values[f"new_{name}"] = value
+        statement = statements.update(tuple(sorted(changes)), kept=tuple(sorted(kept)), guard=guard)
+        return await self._verbs.execute(operation, statement, values) > 0
+
+    async def _add(
+        self, operation: str, statements: TableStatements[Any], row_id: str, amounts: Mapping[str, Any]
+    ) -> bool:
+        """Add to columns of one living row, in one statement."""
+        values = {"row_id": row_id, **{f"new_{name}": amount for name, amount in amounts.items()}}
+        names: tuple[str, ...] = ()
+        if "updated_at" in statements.columns:
+            names, values["new_updated_at"] = ("updated_at",), now()
+        statement = statements.update(names, added=tuple(sorted(amounts)))
+        return await self._verbs.execute(operation, statement, values) > 0
+
+    async def _delete(self, operation: str, statements: TableStatements[Any], row_id: str, *, soft: bool) -> bool:
+        if soft:
+            return await self._change(operation, statements, row_id, {"deleted_at": now()})
+        return await self._verbs.execute(operation, statements.delete(), {"row_id": row_id}) > 0
+
+    async def _restore(self, operation: str, statements: TableStatements[Any], row_id: str) -> bool:
+        statement = statements.update(("deleted_at",), deleted=True)
+        return await self._verbs.execute(operation, statement, {"row_id": row_id, "new_deleted_at": None}) > 0
+
+    async def _list(
+        self,
+        operation: str,
+        statements: TableStatements[Row],
+        filters: Mapping[str, Any],
+        *,
+        newest_first: bool,
+        include_deleted: bool = False,
+        since: Time | None = None,
+        until: Time | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+        after: str | None = None,
+    ) -> list[Row]:
+        """A page of a table; a filter that is ``None`` does not filter."""
+        values = {name: value for name, value in filters.items() if value is not None}
+        equal = tuple(sorted(values))
+        bounds: dict[str, Any] = {"since": since, "until": until, "limit": _checked("limit", limit)}
+        bounds["offset"] = _checked("offset", offset) or None
+        bounds = {name: value for name, value in bounds.items() if value is not None}
+        if after is not None:
+            values["after_time"], values["after_id"] = position(after, statements.table.name)
+            bounds["after"] = None
+        statement = statements.page(equal, tuple(sorted(bounds)), newest_first, include_deleted)
+        return await self._verbs.fetch_all(operation, statement, values | bounds)
+
+
+def checked_names(operation: str, names: Iterable[str], allowed: Iterable[str]) -> None:
+    """Refuse every name that is not allowed, before any SQL.
+
+    Raises:
+        TypeError: A name is unknown or protected.
+    """
+    unknown = sorted(set(names) - set(allowed))
+    if unknown:
+        raise TypeError(f"{operation}: unknown or protected: {', '.join(unknown)}")
+
+
+def checked_items(
+    operation: str, items: Iterable[Mapping[str, Any]], required: Iterable[str], allowed: Iterable[str]
+) -> list[Mapping[str, Any]]:
+    """The items of a bulk creation, each with all required names and no unknown one.
+
+    Raises:
+        TypeError: An item is no mapping, or a name is missing or unknown.
+    """
+    checked = list(items)
+    required, allowed = frozenset(required), frozenset(allowed)
+    for number, item in enumerate(checked):
+        if not isinstance(item, Mapping):
+            raise TypeError(f"{operation}: item {number} must be a mapping, not {type(item).__name__}")
+        if item.keys() - allowed or required - item.keys():
+            checked_names(f"{operation}, item {number}", item, allowed)
+            raise TypeError(f"{operation}: item {number} lacks {', '.join(sorted(required - item.keys()))}")
+    return checked
+
+
+async def pages(fetch: Callable[[str | None], Awaitable[list[Row]]], size: int) -> AsyncIterator[Row]:
+    """The rows of all pages; between two pages no connection and no read transaction is held."""
+    if not _checked("page_size", size):
+        raise InvalidValueError("page_size: must be a whole number from 1", column="page_size")
+    after: str | None = None
+    while True:
+        page = await fetch(after)
+        for row in page:
+            yield row
+        if len(page) < size:
+            return
+        after = cursor_of(page[-1])
+
+
+def _checked(name: str, value: int | None) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_INTEGER):
+        return value
+    raise InvalidValueError(f"{name}: must be a whole number from 0", column=name)

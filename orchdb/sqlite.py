@@ -1,0 +1,351 @@
+"""SQLite: the two engines, the settings of every connection, and how statements reach them.
+
+Each setting answers a fault that was provoked: see the comments. No function here opens, reads or copies a database file
+that exists: closing any descriptor of it would drop the locks of this whole process, and other processes would overwrite
+rows that were acknowledged. A file is known by ``stat`` and by what SQLite says of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import sqlite3
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction, create_async_engine
+
+from orchdb import versions
+from orchdb.backend import Backend, Outcome, Session
+from orchdb.connections import ShieldedConnection, part_of_transaction
+from orchdb.errors import OperationError, sqlite_code
+from orchdb.location import MEMORY
+from orchdb.shielding import to_the_end
+from orchdb.statements import Parameters, Prepared
+from orchdb.writer import RETRY_SECONDS, Lane, Readers, Work, Writer, locked, unwrapped
+
+Durability = Literal["normal", "full"]
+READERS = 4
+_SETUP_TIMEOUT_MS = 10_000
+_WRITER_TIMEOUT_MS = 100
+
+
+class OneStatement:
+    """One statement, and what it gave, in the connection's thread."""
+
+    several = False
+
+    def __init__(self, prepared: Prepared, parameters: Parameters) -> None:
+        self._prepared = prepared
+        self._parameters = parameters
+
+    def __call__(self, connection: sqlite3.Connection) -> Outcome:
+        cursor = connection.execute(self._prepared.sql, self._parameters)
+        if self._prepared.returns_rows:
+            row = self._prepared.row
+            return Outcome([row(raw) for raw in cursor.fetchall()], 0)
+        return Outcome([], cursor.rowcount, cursor.lastrowid)
+
+
+class ManyRows:
+    """An insert of many rows, and the ids that the table's counter gave them."""
+
+    several = True
+
+    def __init__(self, prepared: Prepared, parameters: Sequence[Parameters]) -> None:
+        self._prepared = prepared
+        self._parameters = parameters
+
+    def __call__(self, connection: sqlite3.Connection) -> list[int]:
+        connection.executemany(self._prepared.sql, self._parameters)
+        # Under the write lock the ids of AUTOINCREMENT are consecutive, so the last one tells them all.
+        (last,) = connection.execute("SELECT last_insert_rowid()").fetchone()
+        return list(range(last - len(self._parameters) + 1, last + 1))
+
+
+class InTransaction:
+    """Work inside the caller's transaction: refused when an earlier failure has already ended it."""
+
+    several = False
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self.several = work.several
+
+    def __call__(self, connection: sqlite3.Connection) -> Any:
+        if not connection.in_transaction:
+            raise OperationError("the transaction was rolled back by an earlier failure")
+        return self._work(connection)
+
+
+class SqliteSession(Session):
+    """A transaction that holds the writer's connection."""
+
+    def __init__(self, writer: Writer, face: AsyncConnection) -> None:
+        self._writer = writer
+        self._lane = writer.lane
+        self._savepoints: list[AsyncTransaction] = []
+        self.connection = face
+
+    async def run(self, prepared: Prepared, parameters: Parameters) -> Outcome:
+        outcome: Outcome = await self._lane.call(InTransaction(OneStatement(prepared, parameters)))
+        return outcome
+
+    async def run_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
+        numbers: list[int] = await self._lane.call(InTransaction(ManyRows(prepared, parameters)))
+        return numbers
+
+    async def begin_savepoint(self) -> None:
+        await to_the_end(self._begin_savepoint())
+
+    async def _begin_savepoint(self) -> None:
+        self._savepoints.append(await self._lane.connection.begin_nested())
+
+    async def end_savepoint(self, *, commit: bool) -> None:
+        savepoint = self._savepoints.pop()
+        await to_the_end(savepoint.commit() if commit else savepoint.rollback())
+
+    async def commit(self) -> None:
+        try:
+            # A failure such as a full disk may have ended the transaction: COMMIT would then say nothing.
+            await self._lane.call(InTransaction(Pragma("data_version")))
+            await to_the_end(self._lane.connection.commit())
+        except BaseException:
+            await self.rollback()
+            raise
+        self._writer.release()
+
+    async def rollback(self) -> None:
+        try:
+            await to_the_end(self._lane.connection.rollback())
+        finally:
+            self._writer.release()
+
+
+class SqliteBackend(Backend):
+    """An SQLite file: one connection that writes, a few that read."""
+
+    def __init__(
+        self,
+        url: URL,
+        *,
+        durability: Durability = "normal",
+        lock_timeout: float = 30.0,
+        schema_path: Path | None = None,
+    ) -> None:
+        self._durability = durability
+        self._lock_timeout = lock_timeout
+        self._schema_path = schema_path
+        self._connections: list[AsyncConnection] = []
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        if url.database == MEMORY:
+            # A private file in memory-backed storage, where there is such: readers and the writer then work as on any file.
+            shared_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+            self._temporary = tempfile.TemporaryDirectory(prefix="orchdb-", dir=shared_memory)
+            url = url.set(database=str(Path(self._temporary.name) / "memory.db"))
+        # SQLite keeps the WAL beside the file that a link points to, so that file is the one to create and to watch.
+        self.path = Path(os.path.realpath(url.database or ""))
+        address = URL.create(
+            "sqlite+aiosqlite", database=f"file:{quote(str(self.path))}", query={"mode": "rw", "uri": "true"}
+        )
+        self._write_engine = _engine(address, 1, _configure_writer(durability), "BEGIN IMMEDIATE")
+        self._read_engine = _engine(address, READERS + 1, _configure_reader, "BEGIN")
+        self.dialect = self._write_engine.dialect
+
+    async def open(self) -> None:
+        try:
+            await to_the_end(self._open())
+        except BaseException:
+            await to_the_end(self.close())
+            raise
+
+    async def _open(self) -> None:
+        _make_file(self.path)
+        connection = await self._connect(AsyncConnection(self._write_engine))
+        await versions.prepare(connection, self._schema_path)
+        lane = await _lane(connection)
+        # From here on the queue waits for locks, and the thread only for a moment.
+        await lane.call(Pragma("busy_timeout", _WRITER_TIMEOUT_MS))
+        self._writer = Writer(lane, self._lock_timeout)
+        reader = await self._connect(ShieldedConnection(self._read_engine))
+        self.connection = await reader.execution_options(isolation_level="AUTOCOMMIT")
+        self._readers = Readers(self._open_reader, READERS)
+
+    async def _open_reader(self) -> Lane:
+        return await _lane(await self._connect(AsyncConnection(self._read_engine)))
+
+    async def _connect(self, connection: AsyncConnection) -> AsyncConnection:
+        self._connections.append(await connection.start())
+        return connection
+
+    async def close(self) -> None:
+        while self._connections:
+            # Straight to the driver: handing a connection back to the pool would cost hops to reset it.
+            await self._connections.pop().invalidate()
+        await self._read_engine.dispose()
+        await self._write_engine.dispose()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    async def read(self, prepared: Prepared, parameters: Parameters) -> Outcome:
+        outcome: Outcome = await self._readers.run(OneStatement(prepared, parameters))
+        return outcome
+
+    async def write(self, prepared: Prepared, parameters: Parameters) -> Outcome:
+        outcome: Outcome = await self._writer.run(OneStatement(prepared, parameters))
+        return outcome
+
+    async def write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
+        numbers: list[int] = await self._writer.run(ManyRows(prepared, parameters))
+        return numbers
+
+    async def begin(self) -> Session:
+        lane = await self._writer.acquire()
+        try:
+            await self._begin(lane.connection)
+        except BaseException:
+            self._writer.release()
+            raise
+        return SqliteSession(self._writer, part_of_transaction(self._write_engine, lane.connection, shielded=True))
+
+    async def _begin(self, connection: AsyncConnection) -> None:
+        """Take the write lock: short tries, with pauses in which the caller can be cancelled."""
+        deadline = time.monotonic() + self._lock_timeout
+        while True:
+            try:
+                await to_the_end(connection.begin())
+                return
+            except DBAPIError as error:
+                if sqlite_code(error) != "SQLITE_BUSY":
+                    raise
+            except asyncio.CancelledError:
+                await to_the_end(connection.rollback())
+                raise
+            if time.monotonic() >= deadline:
+                unwrapped(locked())
+            await asyncio.sleep(random.uniform(*RETRY_SECONDS))  # noqa: S311  # a pause, not a secret
+
+
+class Pragma:
+    """A setting of the connection: read, or written and read back."""
+
+    several = False
+
+    def __init__(self, name: str, value: object = None) -> None:
+        self._statement = f"PRAGMA {name}" if value is None else f"PRAGMA {name} = {value}"
+
+    def __call__(self, connection: sqlite3.Connection) -> Any:
+        cursor = connection.execute(self._statement)
+        row = cursor.fetchone()
+        cursor.close()  # an unread PRAGMA cursor holds a lock
+        return row[0] if row else None
+
+
+async def _lane(connection: AsyncConnection) -> Lane:
+    return Lane(connection, (await connection.get_raw_connection()).driver_connection)
+
+
+def _engine(url: URL, size: int, configure: Callable[[sqlite3.Connection], None], begin: str) -> AsyncEngine:
+    """An engine whose connections are set up by ``configure`` and begin their transactions with ``begin``."""
+    engine = create_async_engine(
+        url,
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=_SETUP_TIMEOUT_MS / 1000,
+        hide_parameters=True,
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def on_connect(connection: Any, record: object) -> None:
+        # One hop for all settings: each call through the adapter would be a hop of its own.
+        connection.run_async(lambda driver: driver._execute(lambda: configure(driver._conn)))
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        if options.get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql(f"BEGIN {options.get(versions.BEGIN_OPTION, begin)}")
+
+    return engine
+
+
+def _configure(connection: sqlite3.Connection, settings: dict[str, object]) -> None:
+    """Apply the settings in their order and read each one back."""
+    # The driver's own transaction control loses updates: BEGIN is ours alone.
+    connection.isolation_level = None
+    Pragma("busy_timeout", _SETUP_TIMEOUT_MS)(connection)
+    for name, value in settings.items():
+        Pragma(name, value)(connection)
+        found = Pragma(name)(connection)
+        if found != value:
+            raise OperationError(f"SQLite did not take the setting {name}: it is {found}")
+
+
+def _configure_reader(connection: sqlite3.Connection) -> None:
+    _configure(
+        connection,
+        {
+            "foreign_keys": 1,
+            "trusted_schema": 0,  # the file is input: its schema may call nothing with side effects
+            "query_only": 1,
+            "wal_autocheckpoint": 0,  # only the writer checkpoints: two at once meet SQLite's WAL-reset bug
+            "mmap_size": 0,  # an I/O error would be a SIGBUS
+        },
+    )
+
+
+def _configure_writer(durability: Durability) -> Callable[[sqlite3.Connection], None]:
+    def configure(connection: sqlite3.Connection) -> None:
+        connection.execute(f"PRAGMA busy_timeout = {_SETUP_TIMEOUT_MS}").close()
+        _switch_to_wal(connection)
+        _configure(
+            connection,
+            {
+                "synchronous": 2 if durability == "full" else 1,
+                "foreign_keys": 1,
+                "trusted_schema": 0,
+                "journal_size_limit": 64 * 1024 * 1024,  # a long reader lets the WAL grow; this trims it afterwards
+                "wal_autocheckpoint": 1000,
+                "cache_size": -16_000,
+                "mmap_size": 0,
+            },
+        )
+
+    return configure
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Switch a fresh file to WAL; that can be refused at once while another process does the same."""
+    deadline = time.monotonic() + _SETUP_TIMEOUT_MS / 1000
+    while Pragma("journal_mode")(connection) != "wal":
+        try:
+            if Pragma("page_count")(connection) == 0:
+                Pragma("auto_vacuum", 2)(
+                    connection
+                )  # only a file without pages takes it: later deletions can give back
+            Pragma("journal_mode", "wal")(connection)
+        except sqlite3.OperationalError as error:
+            if sqlite_code(error) != "SQLITE_BUSY" or time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(*RETRY_SECONDS))  # noqa: S311  # a pause, not a secret
+
+
+def _make_file(path: Path) -> None:
+    """Make the file and its folders for their owner only; what exists is looked at with ``stat`` and never opened."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OperationError(f"{path} is not a file")
+        return
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))

@@ -1,0 +1,315 @@
+"""The two queues in front of SQLite: one writer that shares its commits, and readers that never wait for it.
+
+A hop to the thread that owns a connection costs more than the statement it carries. So all waiting writes go together:
+one hop runs ``BEGIN IMMEDIATE``, each write, and ``COMMIT``; each caller's ``await`` returns after the commit that holds
+its row. A write that fails is undone alone, and only its caller hears of it; if the transaction itself breaks, its
+writes are run again one by one, so that only the guilty one fails.
+
+What is waiting can be cancelled at once and then never runs. What has been handed to the thread runs to its end, even
+if its caller is cancelled meanwhile: such a write may or may not have been applied. Nobody waits inside SQLite for a
+lock that another process holds: the thread tries for a tenth of a second, then the queue sleeps a few random
+milliseconds and tries again, until each write's own time-out has passed.
+
+``acquire()`` hands the connection to one transaction of the caller's; the queue goes on when it is released.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchdb.errors import OperationError, sqlite_code
+from orchdb.shielding import to_the_end
+
+MAX_WAITING = 10_000
+MAX_BATCH = 500
+RETRY_SECONDS = (0.001, 0.020)
+_SWEEP_SECONDS = 0.1
+
+
+class Work(Protocol):
+    """What runs in the connection's thread: one statement, or several that stand or fall together."""
+
+    several: bool
+
+    def __call__(self, connection: sqlite3.Connection) -> Any: ...
+
+
+@dataclass(eq=False, repr=False, slots=True)
+class Failure:
+    """An exception on its way from the thread to the caller."""
+
+    error: Exception
+
+
+class Lane:
+    """A connection of the engine's, and the thread that owns it."""
+
+    def __init__(self, connection: AsyncConnection, driver: Any) -> None:
+        self.connection = connection
+        self._driver = driver
+        self._loop = asyncio.get_running_loop()
+        self.running: asyncio.Future[Any] | None = None
+
+    def post(self, function: Callable[[sqlite3.Connection], Any], done: Callable[[Any], None]) -> None:
+        """Run the function, which must not raise, in the thread; then ``done`` with its result in the event loop."""
+
+        def run() -> None:
+            self._loop.call_soon_threadsafe(done, function(self._driver._conn))
+
+        # aiosqlite's own queue: its public methods take a future and one more turn of the loop for each call.
+        self._driver._tx.put_nowait((None, run))
+
+    async def call(self, work: Work) -> Any:
+        """The result of the work, waited for to the end."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self.post(partial(attempt, work), future.set_result)
+        return unwrapped(await to_the_end(future))
+
+    def interrupt(self) -> None:
+        """Stop the statement that is running, if one is."""
+        self._driver._conn.interrupt()
+
+
+def unwrapped(result: Any) -> Any:
+    """The result, or the exception it carries raised."""
+    if isinstance(result, Failure):
+        raise result.error
+    return result
+
+
+def attempt(work: Work, connection: sqlite3.Connection) -> Any:
+    """The result of the work or its failure; work of several statements is undone as a whole."""
+    try:
+        if not work.several:
+            return work(connection)
+        connection.execute("SAVEPOINT several")
+        try:
+            result = work(connection)
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK TO several")
+                connection.execute("RELEASE several")
+            raise
+        connection.execute("RELEASE several")
+    except Exception as error:
+        return Failure(error)
+    return result
+
+
+def run_batch(works: Sequence[Work], connection: sqlite3.Connection) -> list[Any] | None:
+    """The results of the works, all in one transaction; ``None`` if the lock was not to be had."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.Error as error:
+        return None if sqlite_code(error) == "SQLITE_BUSY" else [Failure(error)] * len(works)
+    results: list[Any] = []
+    for work in works:
+        results.append(attempt(work, connection))
+        if not connection.in_transaction:  # a full disk, say, rolls the whole transaction back
+            break
+    else:
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            results[-1] = Failure(error)
+        else:
+            return results
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+    if len(works) == 1:
+        return results
+    return [(run_batch([work], connection) or [locked()])[0] for work in works]
+
+
+def locked() -> Failure:
+    """The failure of a write that waited for the lock longer than it may."""
+    return Failure(OperationError("the database stayed locked for longer than lock_timeout", code="SQLITE_BUSY"))
+
+
+@dataclass(eq=False, repr=False, slots=True)
+class _Entry:
+    work: Work | None  # None asks for the connection itself
+    future: asyncio.Future[Any]
+    deadline: float
+
+
+@dataclass(eq=False, repr=False)
+class Writer:
+    """The queue in front of the one connection that writes."""
+
+    lane: Lane
+    lock_timeout: float
+    _waiting: deque[_Entry] = field(default_factory=lambda: deque[_Entry]())
+    _busy: bool = False  # a batch is in the thread, a lease is out, or a retry is due
+    _scheduled: bool = False
+
+    def __post_init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._room = asyncio.Semaphore(MAX_WAITING)
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def run(self, work: Work) -> Any:
+        """The result of the work, after the commit that holds it."""
+        async with self._room:
+            return unwrapped(await self._enqueue(work))
+
+    async def acquire(self) -> Lane:
+        """The connection itself, for one transaction, until ``release``."""
+        await self._room.acquire()
+        future = self._enqueue(None)
+        try:
+            unwrapped(await future)
+        except BaseException:
+            if future.done() and not future.cancelled() and future.result() is None:
+                self.release()
+            else:
+                self._room.release()
+            raise
+        return self.lane
+
+    def release(self) -> None:
+        """Let the queue go on."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._room.release()
+        self._busy = False
+        self._wake()
+
+    def _enqueue(self, work: Work | None) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._waiting.append(_Entry(work, future, self._loop.time() + self.lock_timeout))
+        self._wake()
+        return future
+
+    def _wake(self) -> None:
+        # At the end of this turn of the loop, so that every task that is ready to write joins the batch.
+        if not self._busy and not self._scheduled and self._waiting:
+            self._scheduled = True
+            self._loop.call_soon(self._start)
+
+    def _start(self) -> None:
+        self._scheduled = False
+        self._drop_the_dead()
+        batch: list[_Entry] = []
+        while self._waiting and len(batch) < MAX_BATCH and self._waiting[0].work is not None:
+            batch.append(self._waiting.popleft())
+        if batch:
+            self._busy = True
+            works = [entry.work for entry in batch if entry.work is not None]
+            self.lane.post(partial(run_batch, works), partial(self._finished, batch))
+        elif self._waiting:
+            self._busy = True
+            self._waiting.popleft().future.set_result(None)
+            self._sweep()
+        else:
+            self._busy = False
+
+    def _finished(self, batch: list[_Entry], results: list[Any] | None) -> None:
+        if results is None:
+            self._waiting.extendleft(reversed(batch))
+            self._drop_the_dead()
+            self._loop.call_later(random.uniform(*RETRY_SECONDS), self._start)  # noqa: S311  # a pause, not a secret
+            return
+        for entry, result in zip(batch, results, strict=True):
+            if not entry.future.done():
+                entry.future.set_result(result)
+        self._busy = False
+        self._wake()
+
+    def _sweep(self) -> None:
+        """While a lease is out nobody tries the lock, so the time-outs of those who wait are looked after here."""
+        self._drop_the_dead()
+        self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+    def _drop_the_dead(self) -> None:
+        now = self._loop.time()
+        alive: deque[_Entry] = deque()
+        for entry in self._waiting:
+            if entry.future.done():
+                continue
+            if entry.deadline <= now:
+                entry.future.set_result(locked())
+            else:
+                alive.append(entry)
+        self._waiting = alive
+
+
+@dataclass(eq=False, repr=False)
+class Readers:
+    """The connections that read: opened when first needed, at most ``limit``; who finds none free waits in line."""
+
+    open_lane: Callable[[], Awaitable[Lane]]
+    limit: int
+    lanes: list[Lane] = field(default_factory=lambda: list[Lane]())
+    _idle: list[Lane] = field(default_factory=lambda: list[Lane]())
+    _line: deque[asyncio.Future[Lane]] = field(default_factory=lambda: deque[asyncio.Future[Lane]]())
+    _opening: int = 0
+
+    def __post_init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    async def run(self, work: Work) -> Any:
+        """The result of the work; one that is cancelled is interrupted."""
+        lane = self._idle.pop() if self._idle else await self._another()
+        future: asyncio.Future[Any] = self._loop.create_future()
+        lane.running = future
+        lane.post(partial(attempt, work), partial(self._finished, lane, future))
+        try:
+            return unwrapped(await future)
+        except asyncio.CancelledError:
+            if lane.running is future:
+                lane.interrupt()
+            raise
+
+    def _finished(self, lane: Lane, future: asyncio.Future[Any], result: Any) -> None:
+        lane.running = None
+        if not future.done():
+            future.set_result(result)
+        self._release(lane)
+
+    def _release(self, lane: Lane) -> None:
+        while self._line:
+            waiter = self._line.popleft()
+            if not waiter.done():
+                waiter.set_result(lane)
+                return
+        self._idle.append(lane)
+
+    async def _another(self) -> Lane:
+        if len(self.lanes) + self._opening < self.limit:
+            self._opening += 1
+            await to_the_end(self._open())
+        if self._idle:
+            return self._idle.pop()
+        waiter: asyncio.Future[Lane] = self._loop.create_future()
+        self._line.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self._release(waiter.result())
+            raise
+
+    async def _open(self) -> None:
+        try:
+            lane = await self.open_lane()
+        except Exception as error:
+            if not self.lanes:  # nobody would ever come to serve those who wait
+                while self._line:
+                    waiter = self._line.popleft()
+                    if not waiter.done():
+                        waiter.set_exception(error)
+            raise
+        finally:
+            self._opening -= 1
+        self.lanes.append(lane)
+        self._release(lane)
