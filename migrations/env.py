@@ -31,7 +31,7 @@ VERSION_TABLE = "orchdb_version"
 LOCK_TIMEOUT_MS = 60_000
 
 
-def is_ours(name: str | None, kind: str, parents: Mapping[str, Any]) -> bool:
+def is_ours(name: str | None, kind: str, _parents: Mapping[str, Any]) -> bool:
     """Whether autogenerate looks at it: the tables of other programs in the same database are none of its business."""
     return kind != "table" or name in metadata.tables
 
@@ -67,20 +67,20 @@ def migrate(connection: Connection) -> None:
     with context.begin_transaction():
         if connection.dialect.name == "sqlite":
             with migrating.checked(connection, list(metadata.tables)):
-                run(connection)
+                run()
         else:
             migrating.lock(connection)
-            run(connection)
+            run()
 
 
-def run(connection: Connection) -> None:
+def run() -> None:
     scripts = ScriptDirectory.from_config(context.config)
     known = {script.revision for script in scripts.walk_revisions()}
     unknown = sorted(set(context.get_context().get_current_heads()) - known)
     if unknown:
         raise migrating.MigrationError(
-            f"the database has the revision {', '.join(unknown)}, which this version of orchdb does not know (its newest is "
-            f"{', '.join(scripts.get_heads())}): a newer version made it, so upgrade orchdb"
+            f"the database has the revision {', '.join(unknown)}, and this version of orchdb knows none newer than "
+            f"{', '.join(scripts.get_heads())}: a newer version made it, so upgrade orchdb"
         )
     context.run_migrations()
 
@@ -91,7 +91,7 @@ def sqlite_engine(url: URL) -> AsyncEngine:
     engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
 
     @event.listens_for(engine.sync_engine, "connect")
-    def on_connect(connection: Any, record: object) -> None:
+    def on_connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT_MS}")

@@ -1,15 +1,15 @@
-"""What the revisions in ``migrations/versions`` share: rebuilding a table of SQLite, and saying what is about to be lost.
+"""What the revisions in ``migrations/versions`` share: rebuilding a table of SQLite, and saying what will be lost.
 
-SQLite changes constraints, defaults and nullability only by making the table anew. Alembic's batch mode does that from what
-it can reflect, and so forgets triggers, the counter of AUTOINCREMENT, row numbers, collations and unnamed checks. Here the
-stored ``CREATE TABLE`` text is edited instead: whatever another program added to the table stays, word for word.
+SQLite changes constraints, defaults and nullability only by making the table anew. Alembic's batch mode does that from
+what it can reflect, and so forgets triggers, the counter of AUTOINCREMENT, row numbers, collations and unnamed checks.
+Here the stored ``CREATE TABLE`` text is edited instead: whatever another program added to it stays, word for word.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,7 +48,7 @@ def lock(connection: Connection) -> None:
 
 
 @contextmanager
-def checked(connection: Connection, tables: Sequence[str]) -> Iterator[None]:
+def checked(connection: Connection, tables: Sequence[str]) -> Generator[None]:
     """Check an SQLite file after what is done in this block; rows that had no parent before do not count against it.
 
     Raises:
@@ -282,17 +282,17 @@ def _split(sql: str) -> tuple[list[str], str]:
     depth = 0
     closed = False
     for match in _TOKEN.finditer(sql):
-        token = " " if match["comment"] else match[0]
+        piece = " " if match["comment"] else match[0]
         if closed:
-            options += token
+            options += piece
             continue
-        depth -= token == ")"
-        closed = token == ")" and depth == 0
-        if depth == 1 and token == ",":
+        depth -= piece == ")"
+        closed = piece == ")" and depth == 0
+        if depth == 1 and piece == ",":
             parts.append("")
         elif depth > 0:
-            parts[-1] += token
-        depth += token == "("
+            parts[-1] += piece
+        depth += piece == "("
     return [part.strip() for part in parts], options.strip()
 
 

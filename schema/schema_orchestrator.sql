@@ -1,7 +1,7 @@
 -- The schema of orchdb on SQLite at revision 0008: five tables, their indexes and triggers, and the revision itself.
 --
 -- DatabaseManager applies this file to an empty database when it first connects. By hand: sqlite3 new.db < this file.
--- `alembic upgrade head` makes the same from the revisions in migrations/, and orchdb/tables.py says the same in Python;
+-- `alembic upgrade head` makes the same from the revisions in migrations/, and orchdb/tables.py says it in Python;
 -- a test holds the three together.
 --
 -- ids    UUID text; the two logs count their rows, and a number is never given twice (AUTOINCREMENT)

@@ -1,7 +1,7 @@
 """The schema of the files that exist: five tables, as the first class made them.
 
-On SQLite a file that holds these tables already, with or without those of other programs, is adopted: what is missing is
-made, what is there stays. On Postgres the same tables have native types.
+On SQLite a file that holds these tables already, with or without those of other programs, is adopted: what is missing
+is made, what is there stays. On Postgres the same tables have native types.
 
 Downgrade: drops the five tables with all their rows, and says how many those are.
 

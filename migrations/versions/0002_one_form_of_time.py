@@ -1,12 +1,13 @@
-"""One form of time: UTC, YYYY-MM-DDTHH:MM:SS.ffffff, in every time column and in every default.
+"""One form of time: UTC, YYYY-MM-DDTHH:MM:SS.ffffff.
 
-SQLite compares times as text, and the three forms that the files hold (``YYYY-MM-DD HH:MM:SS``, and with a ``T``, with and
-without a fraction or an offset) do not sort together. A text that is no time is kept as it is. The tables are made
-anew for their defaults, and on the way every constraint gets the name that later revisions call it by. A row without an
-id, which the first schema let pass, gets one. On Postgres times were never text: nothing changes.
+It holds in every time column and in every default. SQLite compares times as text, and the three forms that the files
+hold (``YYYY-MM-DD HH:MM:SS``, and with a ``T``, with and without a fraction or an offset) do not sort together. A text
+that is no time is kept as it is. The tables are made anew for their defaults, and on the way every constraint gets the
+name that later revisions call it by. A row without an id, which the first schema let pass, gets one. On Postgres times
+were never text: nothing changes.
 
-Downgrade: the defaults of the first schema come back. The times keep the one form, which the first schema allows too: to
-cut them to whole seconds would lose something and gain nothing.
+Downgrade: the defaults of the first schema come back. The times keep the one form, which the first schema allows too:
+to cut them to whole seconds would lose something and gain nothing.
 
 Revision ID: 0002
 Revises: 0001

@@ -1,7 +1,10 @@
-"""Taxonomies are open, lifecycles are closed: agent_type, prompt_type and log_type take any word, and agents may be pending.
+"""Taxonomies are open, lifecycles are closed.
 
-Downgrade: the first schema knows fewer words. An agent_type it does not know becomes ``utility``, a prompt_type ``command``,
-a log_type ``milestone``, and a pending agent ``initializing``; a warning says how many rows that changes.
+``agent_type``, ``prompt_type`` and ``log_type`` take any word; ``status`` and ``log_level`` keep their lists, and
+agents may be pending.
+
+Downgrade: the first schema knows fewer words. An agent_type it does not know becomes ``utility``, a prompt_type
+``command``, a log_type ``milestone``, and a pending agent ``initializing``; a warning says how many rows that changes.
 
 Revision ID: 0003
 Revises: 0002
@@ -47,7 +50,8 @@ VOCABULARIES = (
         "agents",
         "status",
         "status IN ('initializing', 'planning', 'executing', 'reviewing', 'completed', 'failed', 'cancelled')",
-        "status IN ('pending', 'initializing', 'planning', 'executing', 'reviewing', 'completed', 'failed', 'cancelled')",
+        "status IN "
+        "('pending', 'initializing', 'planning', 'executing', 'reviewing', 'completed', 'failed', 'cancelled')",
         "initializing",
     ),
     Vocabulary(
@@ -81,7 +85,7 @@ def downgrade() -> None:
         announce(
             op.get_bind(),
             f"{table} WHERE NOT ({old})",
-            f"the downgrade replaces {table}.{column} by {substitute!r} in %d rows: their words are not in the first schema",
+            f"the downgrade sets {table}.{column} to {substitute!r} in %d rows, whose words the first schema lacks",
         )
         if op.get_context().dialect.name == "sqlite":
             rebuild(

@@ -1,5 +1,6 @@
-"""The life of an agent: when it was created, when it changed, and when it started to run, which may be never.
+"""The life of an agent: created, started, changed.
 
+``started_at`` may be empty now: it says when the agent started to run, which may be never.
 ``created_at`` is filled from ``started_at``, which so far was the time of creation, and ``updated_at`` from
 ``completed_at`` or else ``started_at``.
 
@@ -45,7 +46,8 @@ def _upgrade_on_sqlite() -> None:
         "agents",
         columns={"started_at": "TEXT", "created_at": REQUIRED, "updated_at": REQUIRED},
         values={
-            column: f"coalesce({column}, {source})" if column in present else source for column, source in FILLED.items()
+            column: f"coalesce({column}, {source})" if column in present else source
+            for column, source in FILLED.items()
         },
     )
 

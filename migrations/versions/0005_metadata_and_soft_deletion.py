@@ -1,10 +1,11 @@
-"""Metadata and soft deletion: definitions, agents and prompts carry an object of the caller's and the time they were deleted.
+"""Metadata and soft deletion.
 
-A name is unique among the living, so that the name of a deleted definition can be used again.
+Definitions, agents and prompts carry an object of the caller's, and the time they were deleted. A name is unique among
+the living, so that the name of a deleted definition can be used again.
 
-Downgrade: the metadata is dropped. The first schema knows no deletion, so softly deleted rows come back as living ones: no
-row is lost. Where that would give two definitions the same name, the deleted one's gets its id behind it. Warnings say
-how many rows each of these concerns.
+Downgrade: the metadata is dropped. The first schema knows no deletion, so softly deleted rows come back as living ones:
+no row is lost. Where that would give two definitions the same name, the deleted one's gets its id behind it. Warnings
+say how many rows each of these concerns.
 
 Revision ID: 0005
 Revises: 0004

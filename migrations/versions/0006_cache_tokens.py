@@ -1,4 +1,6 @@
-"""Cache tokens: providers price what is read from and written to their cache apart, so prompts count them apart.
+"""Cache tokens of prompts.
+
+Providers price what is read from and written to their cache apart, so prompts count it apart.
 
 Downgrade: the two counts are dropped; a warning says how many prompts have one.
 

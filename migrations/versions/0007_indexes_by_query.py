@@ -1,4 +1,6 @@
-"""Indexes in the shape of the queries: the scope, then the time, then the id; and one for every foreign key.
+"""Indexes in the shape of the queries.
+
+The scope comes first, then the time, then the id, which breaks ties; and every foreign key has an index.
 
 Downgrade: the six indexes of the first schema come back. Nothing is lost.
 

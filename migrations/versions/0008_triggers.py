@@ -1,6 +1,7 @@
-"""Triggers for what other programs write with plain SQL: their updates move updated_at, and created_at gets the one form.
+"""Triggers for what other programs write.
 
-An update that sets ``updated_at`` itself is left alone. On Postgres times are no text, so only ``updated_at`` needs one.
+Their plain SQL updates move ``updated_at``, unless they set it themselves, and their ``created_at`` gets the one form.
+On Postgres times are no text, so only ``updated_at`` needs a trigger.
 
 Downgrade: the one trigger on orchestrator_agents comes back. Nothing is lost.
 
