@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import BigInteger, ColumnElement, Dialect, Double, Integer, Text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, UUID
@@ -19,7 +19,11 @@ from sqlalchemy.types import REAL, TypeDecorator, TypeEngine
 
 from orchdb import values
 
-Processor = Callable[[Any], Any]
+
+class Processor(Protocol):
+    """SQLAlchemy's own form of a function from value to value."""
+
+    def __call__(self, value: Any) -> Any: ...
 
 
 def _is_sqlite(dialect: Dialect) -> bool:
@@ -29,7 +33,7 @@ def _is_sqlite(dialect: Dialect) -> bool:
 class CheckedType(TypeDecorator[Any]):
     """A column type whose values pass a check that can name the column, ``table.column``."""
 
-    impl: type[TypeEngine[Any]] = Text
+    impl: TypeEngine[Any] | type[TypeEngine[Any]] = Text
     cache_ok = True
     place = "value"
     required = False

@@ -41,7 +41,7 @@ def position(cursor: object, table: str) -> tuple[str, str | int]:
             parts = orjson.loads(base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True))
         except ValueError:
             parts = None
-    if isinstance(parts, list) and len(parts) == 3 and isinstance(parts[1], str):
+    if type(parts) is list and len(parts) == 3 and isinstance(parts[1], str):
         kind = int if table.endswith("_logs") else str
         if parts[0] == table and type(parts[2]) is kind:
             return parts[1], parts[2]

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence, Sized
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -132,7 +132,7 @@ class Verbs(ABC):
             failure = _failed(error, operation, table)
         else:
             if logger.isEnabledFor(logging.DEBUG):
-                _log(operation, table, len(result) if isinstance(result, list) else 0, started)
+                _log(operation, table, len(result) if isinstance(result, Sized) else 0, started)
             return result
         raise failure
 
@@ -170,7 +170,7 @@ class TransactionVerbs(Verbs):
         self._open = False
 
     @asynccontextmanager
-    async def savepoint(self) -> AsyncIterator[None]:
+    async def savepoint(self) -> AsyncGenerator[None]:
         """A part that is undone alone if the block fails."""
         await self._observed("transaction", None, self._session.begin_savepoint)
         try:
@@ -259,7 +259,7 @@ class Database(Verbs):
             await to_the_end(backend.close())
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[TransactionVerbs]:
+    async def transaction(self) -> AsyncGenerator[TransactionVerbs]:
         """A transaction of the current task; inside one of its own it is a savepoint."""
         task = asyncio.current_task()
         outer = self._owners.get(task)
@@ -267,7 +267,7 @@ class Database(Verbs):
             async with outer.savepoint():
                 yield outer
             return
-        session = await self._observed("transaction", None, lambda: self.backend.begin())  # noqa: PLW0108  # may raise
+        session = await self._observed("transaction", None, lambda: self.backend.begin())
         verbs = self._owners[task] = TransactionVerbs(session, self.dialect)
         try:
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,11 @@ class Transaction(Operations):
     """
 
     def __init__(self, verbs: TransactionVerbs) -> None:
-        self._verbs: TransactionVerbs = verbs
+        self._transaction_verbs = verbs
+
+    @property
+    def _verbs(self) -> TransactionVerbs:
+        return self._transaction_verbs
 
     @property
     def conn(self) -> AsyncConnection:
@@ -41,7 +45,7 @@ class Transaction(Operations):
         return self._savepoint()
 
     @asynccontextmanager
-    async def _savepoint(self) -> AsyncIterator[Transaction]:
+    async def _savepoint(self) -> AsyncGenerator[Transaction]:
         async with self._verbs.savepoint():
             yield self
 
@@ -55,8 +59,8 @@ class DatabaseManager(Operations):
     Args:
         db_path: A path, ``":memory:"`` or an SQLAlchemy URL. Without it ``ORCHESTRATOR_DB_URL``, then
             ``ORCHESTRATOR_DB_PATH``, then ``data/orchestrator.db`` is taken.
-        durability: ``"normal"``: a committed row survives a crash of the process, and the last moments may be missing after
-            a power cut. ``"full"``: it survives a power cut too, on storage that honours fsync.
+        durability: ``"normal"``: a committed row survives a crash of the process; after a power cut the last moments
+            may be missing. ``"full"``: it survives a power cut too, on storage that honours fsync.
         lock_timeout: Seconds that a write waits for a lock that another process holds.
         schema_path: A schema file to make new SQLite databases from, instead of the one that comes with orchdb.
 
@@ -78,16 +82,20 @@ class DatabaseManager(Operations):
             raise InvalidValueError("lock_timeout: must be a number of seconds from 0", column="lock_timeout")
         self._url = resolve(db_path)
         make_backend = _backend(self._url, durability, lock_timeout, None if schema_path is None else Path(schema_path))
-        self._verbs: Database = Database(make_backend, close_timeout=lock_timeout + 5)
+        self._database = Database(make_backend, close_timeout=lock_timeout + 5)
+
+    @property
+    def _verbs(self) -> Database:
+        return self._database
 
     @property
     def conn(self) -> AsyncConnection | None:
         """A connection for the caller's own reading; ``None`` before ``connect()`` and after ``close()``.
 
-        Each statement sees the newest committed state. It is never the connection that the manager writes on; for writes
-        of your own there is ``tx.conn``.
+        Each statement sees the newest committed state. It is never the connection that the manager writes on; for
+        writes of your own there is ``tx.conn``.
         """
-        return self._verbs.connection
+        return self._database.connection
 
     async def connect(self) -> None:
         """Open the database and prepare its schema; connecting twice is fine.
@@ -96,11 +104,11 @@ class DatabaseManager(Operations):
             SchemaError: The schema file is missing or invalid, or the database is not one this version can use.
             OperationError: The file or the server cannot be used.
         """
-        await self._verbs.open()
+        await self._database.open()
 
     async def close(self) -> None:
         """Let running operations end, then close every connection; closing twice is fine."""
-        await self._verbs.close()
+        await self._database.close()
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -123,8 +131,8 @@ class DatabaseManager(Operations):
         return self._transaction()
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Transaction]:
-        async with self._verbs.transaction() as verbs:
+    async def _transaction(self) -> AsyncGenerator[Transaction]:
+        async with self._database.transaction() as verbs:
             yield Transaction(verbs)
 
     def __repr__(self) -> str:

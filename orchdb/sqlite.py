@@ -1,8 +1,8 @@
 """SQLite: the two engines, the settings of every connection, and how statements reach them.
 
-Each setting answers a fault that was provoked: see the comments. No function here opens, reads or copies a database file
-that exists: closing any descriptor of it would drop the locks of this whole process, and other processes would overwrite
-rows that were acknowledged. A file is known by ``stat`` and by what SQLite says of it.
+Each setting answers a fault that was provoked: see the comments. No function here opens, reads or copies a database
+file that exists: closing any descriptor of it would drop the locks of this whole process, and other processes would
+overwrite rows that were acknowledged. A file is known by ``stat`` and by what SQLite says of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sqlite3
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -148,7 +148,7 @@ class SqliteBackend(Backend):
         self._connections: list[AsyncConnection] = []
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         if url.database == MEMORY:
-            # A private file in memory-backed storage, where there is such: readers and the writer then work as on any file.
+            # A private file in memory-backed storage, where there is such: readers and writer work as on any file.
             shared_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
             self._temporary = tempfile.TemporaryDirectory(prefix="orchdb-", dir=shared_memory)
             url = url.set(database=str(Path(self._temporary.name) / "memory.db"))
@@ -268,7 +268,11 @@ def _engine(url: URL, size: int, configure: Callable[[sqlite3.Connection], None]
     @event.listens_for(engine.sync_engine, "connect")
     def on_connect(connection: Any, record: object) -> None:
         # One hop for all settings: each call through the adapter would be a hop of its own.
-        connection.run_async(lambda driver: driver._execute(lambda: configure(driver._conn)))
+        def settings(driver: Any) -> Awaitable[None]:
+            configured: Awaitable[None] = driver._execute(lambda: configure(driver._conn))
+            return configured
+
+        connection.run_async(settings)
 
     @event.listens_for(engine.sync_engine, "begin")
     def on_begin(connection: Connection) -> None:

@@ -52,7 +52,7 @@ class Prepared:
         columns: Sequence[Any] = compiled._result_columns  # pyright: ignore[reportPrivateUsage]
         self.returns_rows = bool(columns)
         self._keys = [column.keyname for column in columns]
-        processors = [(column.keyname, column.type._cached_result_processor(dialect, None)) for column in columns]
+        processors = [(column.keyname, _decoder(column.type, dialect)) for column in columns]
         self._decoders = [(key, decode) for key, decode in processors if decode is not None]
 
     def parameters(self, values: Mapping[str, Any]) -> Parameters:
@@ -82,6 +82,11 @@ def _encoder(bind: BindParameter[Any], dialect: Dialect) -> tuple[Callable[[Any]
     kind: Any = bind.type
     encode = kind._cached_bind_processor(dialect)
     return encode, getattr(kind, "place", "") if getattr(kind, "required", False) else ""
+
+
+def _decoder(kind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
+    decoder: Callable[[Any], Any] | None = kind._cached_result_processor(dialect, None)
+    return decoder
 
 
 class Statement(Generic[Row]):
@@ -114,7 +119,7 @@ class TableStatements(Generic[Row]):
         self.table = table
         self._living: list[ColumnElement[bool]] = [table.c.deleted_at.is_(None)] if "deleted_at" in table.c else []
         self.columns = frozenset(table.c.keys())
-        # Each shape is built once; the number of shapes is bounded by the tables' columns, and the caches by their size.
+        # Each shape is built once; how many there are is bounded by the tables' columns, and the caches by their size.
         self.one = lru_cache(maxsize=8)(self._one)
         self.page = lru_cache(maxsize=512)(self._page)
         self.insert = lru_cache(maxsize=8)(self._insert)

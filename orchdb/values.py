@@ -14,11 +14,11 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -41,21 +41,18 @@ class NoSuchRowError(Exception):
 
 # -- ids -------------------------------------------------------------------------------------------------------------
 
+_last_instant = [0]
 _id_lock = threading.Lock()
-_last_instant = 0
 
 
 def new_id() -> str:
     """A new UUIDv7: 36 characters that sort as text in the order of creation, also within one tick of the clock."""
-    global _last_instant
     nanoseconds = time.time_ns()
     milliseconds, rest = divmod(nanoseconds, 1_000_000)
     # RFC 9562, section 6.2, method 3: the 12 bits after the version hold the fraction of the millisecond.
     instant = milliseconds << 12 | rest * 4096 // 1_000_000
     with _id_lock:
-        if instant <= _last_instant:
-            instant = _last_instant + 1
-        _last_instant = instant
+        instant = _last_instant[0] = max(instant, _last_instant[0] + 1)
     tail = int.from_bytes(os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF
     digits = f"{(instant >> 12) << 80 | 7 << 76 | (instant & 0xFFF) << 64 | 2 << 62 | tail:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
@@ -246,15 +243,15 @@ def json_text(value: object, place: str) -> str | None:
     return encoded.decode()
 
 
-def json_object(value: object, place: str) -> str | None:
+def json_object(value: Any, place: str) -> str | None:
     """A JSON object, given as a mapping or as the text of one, as JSON text."""
     if value is None:
         return None
     if isinstance(value, str):
         value = read_json(value)
-    if not isinstance(value, Mapping):
-        raise InvalidValueError(f"{place}: must be a JSON object", column=_column(place))
-    return json_text(value, place)
+    if isinstance(value, Mapping):
+        return json_text(cast("object", value), place)
+    raise InvalidValueError(f"{place}: must be a JSON object", column=_column(place))
 
 
 def read_json(value: Any) -> Any:
@@ -269,7 +266,7 @@ def read_json(value: Any) -> Any:
         return value
 
 
-def _portable(value: object, place: str, depth: int) -> Any:
+def _portable(value: Any, place: str, depth: int) -> Any:
     """The value in JSON's own types, with what is not portable replaced."""
     if isinstance(value, Enum):
         value = value.value
@@ -280,8 +277,8 @@ def _portable(value: object, place: str, depth: int) -> Any:
     if depth > MAX_JSON_DEPTH:
         raise InvalidValueError(f"{place}: is nested deeper than {MAX_JSON_DEPTH} levels", column=_column(place))
     if isinstance(value, Mapping):
-        return _portable_object(value, place, depth)
-    return [_portable(item, place, depth + 1) for item in value]
+        return _portable_object(cast("Mapping[Any, Any]", value), place, depth)
+    return [_portable(item, place, depth + 1) for item in cast("Sequence[Any]", value)]
 
 
 def _portable_scalar(value: bool | str | float | uuid.UUID | None, place: str) -> Any:

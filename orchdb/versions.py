@@ -67,7 +67,7 @@ async def prepare(connection: AsyncConnection, schema_path: Path | None = None) 
 def _revision(connection: Connection) -> str | None:
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    revision: str | None = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalar()
+    revision: str | None = connection.exec_driver_sql("SELECT version_num FROM orchdb_version").scalar()
     return revision
 
 

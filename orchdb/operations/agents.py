@@ -147,8 +147,8 @@ class AgentOperations(TableOperations):
         """Whether there was such an agent.
 
         Args:
-            soft: Only hide it: ``restore_agent`` brings it back, and its prompts and logs stay visible. Otherwise it goes
-                for good, with its prompts and logs; its child agents lose their parent.
+            soft: Only hide it: ``restore_agent`` brings it back, and its prompts and logs stay visible. Otherwise it
+                goes for good, with its prompts and logs; its child agents lose their parent.
         """
         return await self._delete("delete_agent", _TABLE, agent_id, soft=soft)
 

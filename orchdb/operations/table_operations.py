@@ -21,7 +21,10 @@ DEFAULT_PAGE = 500
 class TableOperations(ABC):
     """The operations on one table, over the verbs of a manager or of a transaction."""
 
-    _verbs: Verbs
+    @property
+    @abstractmethod
+    def _verbs(self) -> Verbs:
+        """How the statements of the operations reach the database."""
 
     @abstractmethod
     def transaction(self) -> AbstractAsyncContextManager[TableOperations]:
