@@ -8,6 +8,7 @@ the list would not have shown anyway.
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,22 +30,18 @@ def cursor_of(row: AnyRow) -> str:
     return base64.urlsafe_b64encode(orjson.dumps(position)).decode()
 
 
-def position(cursor: object, table: str) -> tuple[str, str | int]:
+def position(cursor: Any, table: str) -> tuple[str, str | int]:
     """The ``(created_at, id)`` that a cursor of this table holds.
 
     Raises:
         InvalidValueError: The text is no cursor, or one of another table.
     """
-    parts: Any = None
-    if isinstance(cursor, str):
-        try:
-            parts = orjson.loads(base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True))
-        except ValueError:
-            parts = None
-    if type(parts) is list and len(parts) == 3 and isinstance(parts[1], str):
-        kind = int if table.endswith("_logs") else str
-        if parts[0] == table and type(parts[2]) is kind:
-            return parts[1], parts[2]
+    kind = int if table.endswith("_logs") else str
+    with contextlib.suppress(AttributeError, TypeError, ValueError):
+        content = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
+        owner, created_at, row_id = orjson.loads(content)
+        if owner == table and isinstance(created_at, str) and type(row_id) is kind:
+            return created_at, row_id
     raise InvalidValueError(f"after: is not a cursor of {table}", column="after")
 
 

@@ -277,7 +277,8 @@ def _portable(value: Any, place: str, depth: int) -> Any:
     if depth > MAX_JSON_DEPTH:
         raise InvalidValueError(f"{place}: is nested deeper than {MAX_JSON_DEPTH} levels", column=_column(place))
     if isinstance(value, Mapping):
-        return _portable_object(cast("Mapping[Any, Any]", value), place, depth)
+        mapping: Mapping[Any, Any] = value
+        return _portable_object(mapping, place, depth)
     return [_portable(item, place, depth + 1) for item in cast("Sequence[Any]", value)]
 
 
