@@ -277,8 +277,7 @@ def _portable(value: Any, place: str, depth: int) -> Any:
     if depth > MAX_JSON_DEPTH:
         raise InvalidValueError(f"{place}: is nested deeper than {MAX_JSON_DEPTH} levels", column=_column(place))
     if isinstance(value, Mapping):
-        mapping: Mapping[Any, Any] = value
-        return _portable_object(mapping, place, depth)
+        return _portable_object(value, place, depth)  # pyright: ignore[reportUnknownArgumentType]
     return [_portable(item, place, depth + 1) for item in cast("Sequence[Any]", value)]
 
 
