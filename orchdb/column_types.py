@@ -10,8 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from sqlalchemy import BigInteger, ColumnElement, Dialect, Double, Integer, Text
-from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, UUID
+from sqlalchemy import TIMESTAMP, UUID, BigInteger, ColumnElement, Dialect, Double, Integer, Text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -131,7 +130,12 @@ class Timestamp(CheckedType):
 class JsonDocument(CheckedType):
     """Any JSON value; ``None`` is NULL."""
 
-    on_postgres = JSONB()
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if _is_sqlite(dialect):
+            return self.on_sqlite
+        from sqlalchemy.dialects.postgresql import JSONB  # noqa: PLC0415  # an SQLite program needs no other dialect
+
+        return JSONB()
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
         return values.json_text

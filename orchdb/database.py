@@ -251,12 +251,16 @@ class Database(Verbs):
             backend = self._backend
             if backend is None:
                 return
+            if asyncio.current_task() in self._owners:
+                raise OperationError("this task is inside db.transaction(): leave the block first", operation="close")
             self._settled = asyncio.Event()
-            if self._running or self._owners:
+            self._check_settled()
+            try:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._settled.wait(), self._close_timeout)
-            self._backend, self._why_not = None, "the manager is closed"
-            await to_the_end(backend.close())
+            finally:
+                self._backend, self._why_not = None, "the manager is closed"
+                await to_the_end(backend.close())
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[TransactionVerbs]:

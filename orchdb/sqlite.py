@@ -146,6 +146,7 @@ class SqliteBackend(Backend):
         self._lock_timeout = lock_timeout
         self._schema_path = schema_path
         self._connections: list[AsyncConnection] = []
+        self._queues: list[Writer | Readers] = []
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         if url.database == MEMORY:
             # A private file in memory-backed storage, where there is such: readers and writer work as on any file.
@@ -179,6 +180,7 @@ class SqliteBackend(Backend):
         reader = await self._connect(ShieldedConnection(self._read_engine))
         self.connection = await reader.execution_options(isolation_level="AUTOCOMMIT")
         self._readers = Readers(self._open_reader, READERS)
+        self._queues = [self._writer, self._readers]
 
     async def _open_reader(self) -> Lane:
         return await _lane(await self._connect(AsyncConnection(self._read_engine)))
@@ -188,6 +190,8 @@ class SqliteBackend(Backend):
         return connection
 
     async def close(self) -> None:
+        for queue in self._queues:
+            queue.abandon()
         while self._connections:
             # Straight to the driver: handing a connection back to the pool would cost hops to reset it.
             await self._connections.pop().invalidate()

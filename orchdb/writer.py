@@ -26,7 +26,7 @@ from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchdb.errors import OperationError, sqlite_code
+from orchdb.errors import NotConnectedError, OperationError, sqlite_code
 from orchdb.shielding import to_the_end
 
 MAX_WAITING = 10_000
@@ -60,10 +60,14 @@ class Lane:
         self.running: asyncio.Future[Any] | None = None
 
     def post(self, function: Callable[[sqlite3.Connection], Any], done: Callable[[Any], None]) -> None:
-        """Run the function, which must not raise, in the thread; then ``done`` with its result in the event loop."""
+        """Run the function in the thread; then ``done`` in the event loop, with its result or its ``Failure``."""
 
         def run() -> None:
-            self._loop.call_soon_threadsafe(done, function(self._driver._conn))
+            try:
+                result = function(self._driver._conn)
+            except Exception as error:
+                result = Failure(error)
+            self._loop.call_soon_threadsafe(done, result)
 
         # aiosqlite's own queue: its public methods take a future and one more turn of the loop for each call.
         self._driver._tx.put_nowait((None, run))
@@ -108,6 +112,8 @@ def attempt(work: Work, connection: sqlite3.Connection) -> Any:
 def run_batch(works: Sequence[Work], connection: sqlite3.Connection) -> list[Any] | None:
     """The results of the works, all in one transaction; ``None`` if the lock was not to be had."""
     try:
+        if connection.in_transaction:  # what should have ended it has failed
+            connection.execute("ROLLBACK")
         connection.execute("BEGIN IMMEDIATE")
     except sqlite3.Error as error:
         return None if sqlite_code(error) == "SQLITE_BUSY" else [Failure(error)] * len(works)
@@ -133,6 +139,11 @@ def run_batch(works: Sequence[Work], connection: sqlite3.Connection) -> list[Any
 def locked() -> Failure:
     """The failure of a write that waited for the lock longer than it may."""
     return Failure(OperationError("the database stayed locked for longer than lock_timeout", code="SQLITE_BUSY"))
+
+
+def closed() -> Failure:
+    """The failure of what was still waiting when the manager was closed."""
+    return Failure(NotConnectedError("the manager was closed while this waited"))
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -184,6 +195,12 @@ class Writer:
         self._busy = False
         self._wake()
 
+    def abandon(self) -> None:
+        """Fail everything that still waits: the connection is about to be closed."""
+        for entry in self._waiting:
+            if not entry.future.done():
+                entry.future.set_result(closed())
+
     def _enqueue(self, work: Work | None) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append(_Entry(work, future, self._loop.time() + self.lock_timeout))
@@ -213,7 +230,9 @@ class Writer:
         else:
             self._busy = False
 
-    def _finished(self, batch: list[_Entry], results: list[Any] | None) -> None:
+    def _finished(self, batch: list[_Entry], results: list[Any] | Failure | None) -> None:
+        if isinstance(results, Failure):
+            results = [results] * len(batch)
         if results is None:
             self._waiting.extendleft(reversed(batch))
             self._drop_the_dead()
@@ -269,6 +288,12 @@ class Readers:
             if lane.running is future:
                 lane.interrupt()
             raise
+
+    def abandon(self) -> None:
+        """Fail everyone who still stands in line: the connections are about to be closed."""
+        for waiter in self._line:
+            if not waiter.done():
+                waiter.set_exception(closed().error)
 
     def _finished(self, lane: Lane, future: asyncio.Future[Any], result: Any) -> None:
         lane.running = None
