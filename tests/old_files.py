@@ -213,20 +213,20 @@ class OldFile:
                 self._random.random(),
                 choice(TEXTS),
             )
-            connection.execute(f"INSERT INTO agents VALUES ({', '.join('?' * len(row))}{self._blanks(connection)})", row)
+            blanks = ", NULL" * self._added_columns(connection)
+            connection.execute(f"INSERT INTO agents VALUES ({', '.join('?' * len(row))}{blanks})", row)
         self._fill_prompts_and_logs(connection, agents, size)
 
-    def _blanks(self, connection: sqlite3.Connection) -> str:
-        extra = len(connection.execute("PRAGMA table_info(agents)").fetchall()) - 11
-        return ", NULL" * extra
+    def _added_columns(self, connection: sqlite3.Connection) -> int:
+        return len(connection.execute("PRAGMA table_info(agents)").fetchall()) - 11
 
     def _fill_prompts_and_logs(self, connection: sqlite3.Connection, agents: list[str], size: int) -> None:
         choice = self._random.choice
         for _ in range(3000 * size):
             connection.execute(
                 "INSERT INTO prompts (id, agent_id, prompt_type, prompt_name, prompt_text, response_text, status, "
-                "model_used, tokens_input, tokens_output, cost_usd, latency_ms, created_at, completed_at, error_message) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "model_used, tokens_input, tokens_output, cost_usd, latency_ms, created_at, completed_at, "
+                "error_message) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     self._id(),
                     choice(agents),

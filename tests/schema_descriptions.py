@@ -46,7 +46,7 @@ def _describe_sqlite_table(connection: sqlite3.Connection, table: str) -> dict[s
         indexes[name] = (unique, origin, partial, _plain(sql))
     (created,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
     return {
-        "columns": [(name, kind, required, _plain(default), key) for _, name, kind, required, default, key, _ in columns],
+        "columns": [(name, kind, needed, _plain(default), key) for _, name, kind, needed, default, key, _ in columns],
         "indexes": indexes,
         "counted": "AUTOINCREMENT" in created,
     }

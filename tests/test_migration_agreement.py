@@ -67,18 +67,16 @@ def test_the_schema_file_gives_the_tables_of_the_definitions(tmp_path: Path, hea
 
 
 def test_the_schema_file_is_stamped_with_the_newest_revision(tmp_path: Path) -> None:
-    for name, make in {
-        "applied.db": lambda path: _apply(path, SCHEMA_FILE.read_text(encoding="utf-8")),
-        "upgraded.db": upgrade,
-    }.items():
-        make(tmp_path / name)
+    _apply(tmp_path / "applied.db", SCHEMA_FILE.read_text(encoding="utf-8"))
+    upgrade(tmp_path / "upgraded.db")
+    for name in ("applied.db", "upgraded.db"):
         with closing(sqlite3.connect(tmp_path / name)) as connection:
             found = connection.execute("SELECT version_num FROM orchdb_version").fetchall()
             columns = connection.execute("PRAGMA table_info(orchdb_version)").fetchall()
         assert found == [("0008",)]
         assert columns == [(0, "version_num", "VARCHAR(32)", 1, None, 1)]
-    with transaction(tmp_path / "upgraded.db") as connection:
-        assert ScriptDirectory.from_config(configuration(connection)).get_heads() == ["0008"]
+    with transaction(tmp_path / "upgraded.db") as migrating:
+        assert ScriptDirectory.from_config(configuration(migrating)).get_heads() == ["0008"]
 
 
 def _apply(path: Path, script: str) -> None:
@@ -121,7 +119,9 @@ def test_autogenerate_sees_no_difference_on_sqlite(tmp_path: Path) -> None:
                 command.stamp(configuration(connection), "head")
         with closing(sqlite3.connect(path)) as other:
             other.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
-            other.execute("CREATE TABLE somebody_elses (id INTEGER PRIMARY KEY, prompt_id TEXT REFERENCES prompts (id))")
+            other.execute(
+                "CREATE TABLE somebody_elses (id INTEGER PRIMARY KEY, prompt_id TEXT REFERENCES prompts (id))"
+            )
         with transaction(path) as connection:
             command.check(configuration(connection))
 
