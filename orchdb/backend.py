@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import Dialect
@@ -82,6 +83,10 @@ class Backend(ABC):
     @abstractmethod
     async def write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
         """Insert many rows, all or none, and commit them; their ids where the database gives them."""
+
+    @abstractmethod
+    async def back_up(self, target: Path) -> None:
+        """Make a consistent copy of the database as a new file."""
 
     @abstractmethod
     async def begin(self) -> Session:

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence, Sized
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Dialect
@@ -118,12 +119,14 @@ class Verbs(ABC):
         # Outside the except block: inside it the driver's exception, which holds the values, would be the context.
         raise failure
 
-    async def _observed(self, operation: str, table: str | None, run: Callable[[], Awaitable[Result]]) -> Result:
+    async def _observed(
+        self, operation: str, table: str | None, run: Callable[[], Awaitable[Result]], *, write: bool = True
+    ) -> Result:
         """What ``_run`` does, for anything that is not one statement."""
         started = time.perf_counter()
         failure: OrchdbError
         try:
-            self._enter(write=True)
+            self._enter(write=write)
             try:
                 result = await run()
             finally:
@@ -200,8 +203,9 @@ class TransactionVerbs(Verbs):
 class Database(Verbs):
     """A backend and its life: each verb runs in a transaction of its own."""
 
-    def __init__(self, make_backend: Callable[[], Backend], close_timeout: float) -> None:
+    def __init__(self, make_backend: Callable[[], Backend], *, close_timeout: float, read_only: bool = False) -> None:
         self._make_backend = make_backend
+        self._read_only = read_only
         self._close_timeout = close_timeout
         self._backend: Backend | None = None
         self._why_not = "connect() has not been called"
@@ -262,6 +266,10 @@ class Database(Verbs):
                 self._backend, self._why_not = None, "the manager is closed"
                 await to_the_end(backend.close())
 
+    async def back_up(self, target: Path) -> None:
+        """Make a consistent copy of the database as a new file."""
+        await self._observed("backup", None, lambda: self.backend.back_up(target), write=False)
+
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[TransactionVerbs]:
         """A transaction of the current task; inside one of its own it is a savepoint."""
@@ -305,6 +313,8 @@ class Database(Verbs):
             raise NotConnectedError("the manager belongs to the process that connected it: connect in the child")
         if self._loop is not asyncio.get_running_loop():
             raise NotConnectedError("the manager belongs to the event loop that connected it")
+        if write and self._read_only:
+            raise OperationError("the manager was opened with read_only=True")
         if write and self._owners and asyncio.current_task() in self._owners:
             raise OperationError("this task is inside db.transaction() as tx: write with tx, db would wait for it")
         self._running += 1

@@ -8,9 +8,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from sqlalchemy import URL
+from sqlalchemy import URL, Column, MetaData, String, Table, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb.backend import Backend
@@ -18,8 +18,13 @@ from orchdb.database import Database, TransactionVerbs
 from orchdb.errors import InvalidValueError
 from orchdb.location import resolve
 from orchdb.operations import Operations
+from orchdb.statements import Statement
+from orchdb.versions import VERSION_TABLE
 
 Durability = Literal["normal", "full"]
+
+_VERSION = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32)))
+_SCHEMA_VERSION: Statement[Any] = Statement(_VERSION, select(_VERSION.c.version_num))
 
 
 class Transaction(Operations):
@@ -62,6 +67,9 @@ class DatabaseManager(Operations):
         durability: ``"normal"``: a committed row survives a crash of the process; after a power cut the last moments
             may be missing. ``"full"``: it survives a power cut too, on storage that honours fsync.
         lock_timeout: Seconds that a write waits for a lock that another process holds.
+        upgrade: Whether ``connect()`` may upgrade an older schema. By default it does so for an SQLite file, after a
+            backup beside it, and refuses on a server, where others may be at work.
+        read_only: Write nothing, not even a schema; every write raises ``OperationError``.
         schema_path: A schema file to make new SQLite databases from, instead of the one that comes with orchdb.
 
     Raises:
@@ -74,6 +82,8 @@ class DatabaseManager(Operations):
         *,
         durability: Durability = "normal",
         lock_timeout: float = 30.0,
+        upgrade: bool | None = None,
+        read_only: bool = False,
         schema_path: str | os.PathLike[str] | None = None,
     ) -> None:
         if durability not in ("normal", "full"):
@@ -81,8 +91,16 @@ class DatabaseManager(Operations):
         if not 0 <= lock_timeout < float("inf"):
             raise InvalidValueError("lock_timeout: must be a number of seconds from 0", column="lock_timeout")
         self._url = resolve(db_path)
-        make_backend = _backend(self._url, durability, lock_timeout, None if schema_path is None else Path(schema_path))
-        self._database = Database(make_backend, close_timeout=lock_timeout + 5)
+        make_backend = partial(
+            _backend(self._url),
+            self._url,
+            durability=durability,
+            lock_timeout=lock_timeout,
+            schema_path=None if schema_path is None else Path(schema_path),
+            upgrade=upgrade,
+            read_only=read_only,
+        )
+        self._database = Database(make_backend, close_timeout=lock_timeout + 5, read_only=read_only)
 
     @property
     def _verbs(self) -> Database:
@@ -135,11 +153,25 @@ class DatabaseManager(Operations):
         async with self._database.transaction() as verbs:
             yield Transaction(verbs)
 
+    async def schema_version(self) -> str | None:
+        """The schema revision that the database is stamped with."""
+        version: str | None = await self._database.fetch_value("schema_version", _SCHEMA_VERSION, {})
+        return version
+
+    async def backup(self, path: str | os.PathLike[str]) -> None:
+        """Make a consistent copy of the database while others go on writing: a new file, for its owner only.
+
+        Raises:
+            OperationError: The file exists already, or cannot be written; or the database is on a server, which has
+                ``pg_dump`` for this.
+        """
+        await self._database.back_up(Path(path))
+
     def __repr__(self) -> str:
         return f"DatabaseManager({self._url.render_as_string(hide_password=True)!r})"
 
 
-def _backend(url: URL, durability: Durability, lock_timeout: float, schema_path: Path | None) -> Callable[[], Backend]:
+def _backend(url: URL) -> Callable[..., Backend]:
     from orchdb.sqlite import SqliteBackend  # noqa: PLC0415  # each engine loads only its own driver
 
-    return partial(SqliteBackend, url, durability=durability, lock_timeout=lock_timeout, schema_path=schema_path)
+    return SqliteBackend

@@ -16,6 +16,8 @@ import stat
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -26,6 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransactio
 
 from orchdb import versions
 from orchdb.backend import Backend, Outcome, Session
+from orchdb.backup import back_up
 from orchdb.connections import ShieldedConnection, part_of_transaction
 from orchdb.errors import OperationError, sqlite_code
 from orchdb.location import MEMORY
@@ -37,6 +40,7 @@ Durability = Literal["normal", "full"]
 READERS = 4
 _SETUP_TIMEOUT_MS = 10_000
 _WRITER_TIMEOUT_MS = 100
+_UPGRADE_TIMEOUT_MS = 600_000  # another process may be upgrading a large file
 
 
 class OneStatement:
@@ -141,10 +145,13 @@ class SqliteBackend(Backend):
         durability: Durability = "normal",
         lock_timeout: float = 30.0,
         schema_path: Path | None = None,
+        upgrade: bool | None = None,
+        read_only: bool = False,
     ) -> None:
-        self._durability = durability
         self._lock_timeout = lock_timeout
         self._schema_path = schema_path
+        self._upgrade = upgrade is not False
+        self._read_only = read_only
         self._connections: list[AsyncConnection] = []
         self._queues: list[Writer | Readers] = []
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -155,11 +162,9 @@ class SqliteBackend(Backend):
             url = url.set(database=str(Path(self._temporary.name) / "memory.db"))
         # SQLite keeps the WAL beside the file that a link points to, so that file is the one to create and to watch.
         self.path = Path(os.path.realpath(url.database or ""))
-        address = URL.create(
-            "sqlite+aiosqlite", database=f"file:{quote(str(self.path))}", query={"mode": "rw", "uri": "true"}
-        )
-        self._write_engine = _engine(address, 1, _configure_writer(durability), "BEGIN IMMEDIATE")
-        self._read_engine = _engine(address, READERS + 1, _configure_reader, "BEGIN")
+        self._write_engine = _engine(_address(self.path), 1, _configure_writer(durability), "BEGIN IMMEDIATE")
+        mode = "ro" if read_only else "rw"
+        self._read_engine = _engine(_address(self.path, mode), READERS + 1, _configure_reader, "BEGIN")
         self.dialect = self._write_engine.dialect
 
     async def open(self) -> None:
@@ -170,17 +175,38 @@ class SqliteBackend(Backend):
             raise
 
     async def _open(self) -> None:
-        _make_file(self.path)
+        if not self._read_only:
+            _make_file(self.path)
+        # The reader comes first: a database that is not ours has to be refused before anything of it is changed.
+        reader = await self._connect(ShieldedConnection(self._read_engine))
+        self.connection = await reader.execution_options(isolation_level="AUTOCOMMIT")
+        step = versions.decide(await versions.examine(reader), upgrade=self._upgrade, read_only=self._read_only)
+        await reader.rollback()
+        if step is versions.Step.UPGRADE:
+            await versions.upgrade(partial(_migration_engine, self.path), self._back_up_before_upgrade)
+        self._readers = Readers(self._open_reader, READERS)
+        self._queues.append(self._readers)
+        if not self._read_only:
+            await self._open_writer(create=step is versions.Step.CREATE)
+
+    async def _open_writer(self, *, create: bool) -> None:
         connection = await self._connect(AsyncConnection(self._write_engine))
-        await versions.prepare(connection, self._schema_path)
+        if create:
+            await versions.create(connection, self._schema_path)
         lane = await _lane(connection)
         # From here on the queue waits for locks, and the thread only for a moment.
         await lane.call(Pragma("busy_timeout", _WRITER_TIMEOUT_MS))
         self._writer = Writer(lane, self._lock_timeout)
-        reader = await self._connect(ShieldedConnection(self._read_engine))
-        self.connection = await reader.execution_options(isolation_level="AUTOCOMMIT")
-        self._readers = Readers(self._open_reader, READERS)
-        self._queues = [self._writer, self._readers]
+        self._queues.append(self._writer)
+
+    async def _back_up_before_upgrade(self, revision: str | None) -> None:
+        """Keep the old file beside the new one: ``orchestrator.db.0001-20260204T103000000000.backup``."""
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        name = f"{self.path.name}.{revision or 'unversioned'}-{stamp}.backup"
+        await self.back_up(self.path.with_name(name))
+
+    async def back_up(self, target: Path) -> None:
+        await to_the_end(asyncio.to_thread(back_up, self.path, target))
 
     async def _open_reader(self) -> Lane:
         return await _lane(await self._connect(AsyncConnection(self._read_engine)))
@@ -254,6 +280,11 @@ class Pragma:
         return row[0] if row else None
 
 
+def _address(path: Path, mode: str = "rw") -> URL:
+    # As a file: URI, because only that can say that a missing file is not to be made.
+    return URL.create("sqlite+aiosqlite", database=f"file:{quote(str(path))}", query={"mode": mode, "uri": "true"})
+
+
 async def _lane(connection: AsyncConnection) -> Lane:
     return Lane(connection, (await connection.get_raw_connection()).driver_connection)
 
@@ -282,7 +313,7 @@ def _engine(url: URL, size: int, configure: Callable[[sqlite3.Connection], None]
     def on_begin(connection: Connection) -> None:
         options = connection.get_execution_options()
         if options.get("isolation_level") != "AUTOCOMMIT":
-            connection.exec_driver_sql(f"BEGIN {options.get(versions.BEGIN_OPTION, begin)}")
+            connection.exec_driver_sql(begin)
 
     return engine
 
@@ -330,6 +361,16 @@ def _configure_writer(durability: Durability) -> Callable[[sqlite3.Connection], 
         )
 
     return configure
+
+
+def _migration_engine(path: Path) -> AsyncEngine:
+    """An engine for one upgrade, which rebuilds tables: with foreign keys on, that would delete every child row."""
+
+    def configure(connection: sqlite3.Connection) -> None:
+        _configure(connection, {"foreign_keys": 0, "trusted_schema": 0, "mmap_size": 0})
+        Pragma("busy_timeout", _UPGRADE_TIMEOUT_MS)(connection)
+
+    return _engine(_address(path), 1, configure, "BEGIN IMMEDIATE")
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
