@@ -1,0 +1,19 @@
+"""The command line: ``orchdb``. It needs the extra ``cli``."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+
+def main() -> None:
+    """Run the command line; the exit code is 0, 1 for an error that was explained, or 2 for a wrong call."""
+    missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
+    if missing:
+        print(  # noqa: T201  # without Rich there is nothing nicer
+            f"orchdb: the command line needs {' and '.join(missing)}: install orchdb[cli]", file=sys.stderr
+        )
+        raise SystemExit(1)
+    from orchdb.cli.application import application  # noqa: PLC0415  # only now it is known to be there
+
+    application(prog_name="orchdb")

@@ -1,0 +1,6 @@
+"""``python -m orchdb.cli``: the same as ``orchdb``."""
+
+from orchdb.cli import main
+
+if __name__ == "__main__":
+    main()

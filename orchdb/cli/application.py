@@ -1,0 +1,63 @@
+"""The commands, and what all of them have in common: the version, and errors as one line instead of a traceback.
+
+A new command is a function in a module of its own, and its name in ``COMMANDS``.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Annotated, ParamSpec
+
+import typer
+from rich.console import Console
+
+from orchdb import OrchdbError, __version__
+from orchdb.cli.demo import demo
+
+Parameters = ParamSpec("Parameters")
+
+COMMANDS: tuple[Callable[..., None], ...] = (demo,)
+
+
+def explained(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
+    """The command, with an orchdb error told in one line on standard error and exit code 1."""
+
+    @functools.wraps(command)
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except OrchdbError as error:
+            Console(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"orchdb {__version__}")
+        raise typer.Exit
+
+
+def _start(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """The async data layer for agent orchestrators."""
+    # Each failure is logged where it arises; without a handler Python would print it beside our own line.
+    logging.getLogger("orchdb").addHandler(logging.NullHandler())
+
+
+application = typer.Typer(
+    callback=_start,
+    no_args_is_help=True,
+    add_completion=False,
+    # A traceback with the values of variables would show prompts and passwords.
+    pretty_exceptions_enable=False,
+)
+for _command in COMMANDS:
+    application.command()(explained(_command))
