@@ -258,6 +258,7 @@ def drop_triggers(connection: Connection, table: str, pattern: re.Pattern[str]) 
     """Drop the triggers on the table whose whole statement the pattern matches."""
     for name, sql in _stored_sql(connection, "trigger", table).items():
         if pattern.search(sql):
+            logger.info("the trigger %s gives way to one of the revision", name)
             connection.exec_driver_sql(f"DROP TRIGGER {quoted(name)}")
 
 
