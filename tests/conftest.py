@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -82,6 +83,9 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
     threads = threading.active_count()
     found = Target(engine, f"sqlite+aiosqlite:///{tmp_path / 'orchestrator.db'}")
     yield found
+    deadline = time.monotonic() + 5  # a thread that was told to end needs a moment to do so
+    while threading.active_count() > threads and time.monotonic() < deadline:
+        time.sleep(0.001)
     assert threading.active_count() <= threads, "a connection's thread is left"
     if found.path.exists():
         free = sqlite3.connect(found.path, timeout=0)
