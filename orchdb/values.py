@@ -7,6 +7,8 @@ vocabulary it is an error.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import math
 import os
@@ -260,10 +262,14 @@ def read_json(value: Any) -> Any:
         value = value.decode(errors="replace")
     if not isinstance(value, str):
         return value
-    try:
+    with contextlib.suppress(ValueError):
         return orjson.loads(value)
-    except ValueError:
-        return value
+    # Python's own json writes NaN, which is not JSON: what other programs wrote that way is read as null.
+    with contextlib.suppress(ValueError, RecursionError):
+        found: object = json.loads(value, parse_constant=lambda _: None)
+        if isinstance(found, (dict, list)):
+            return cast("object", found)
+    return value
 
 
 def _portable(value: Any, place: str, depth: int) -> Any:
