@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-import warnings
 import time
 import warnings
 from collections.abc import AsyncIterator, Iterator
