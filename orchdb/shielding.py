@@ -24,5 +24,8 @@ async def to_the_end(awaitable: Awaitable[Result]) -> Result:
     if cancellation is not None:
         if not work.cancelled():
             work.exception()  # retrieved, so that asyncio does not report it as forgotten
-        raise cancellation
+        try:
+            raise cancellation
+        finally:
+            del cancellation  # the exception holds this frame: with the name it would be garbage in a cycle
     return work.result()

@@ -8,12 +8,9 @@ overwrite rows that were acknowledged. A file is known by ``stat`` and by what S
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import sqlite3
-import stat
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -31,6 +28,7 @@ from orchdb.backend import Backend, Outcome, Session
 from orchdb.backup import back_up
 from orchdb.connections import ShieldedConnection, part_of_transaction
 from orchdb.errors import OperationError, sqlite_code
+from orchdb.files import PrivateFolder, Watch, make, named, warn_about
 from orchdb.location import MEMORY
 from orchdb.shielding import to_the_end
 from orchdb.statements import Parameters, Prepared
@@ -53,11 +51,31 @@ class OneStatement:
         self._parameters = parameters
 
     def __call__(self, connection: sqlite3.Connection) -> Outcome:
+        try:
+            return self._run(connection)
+        except sqlite3.OperationalError as error:
+            if not str(error).startswith("Could not decode to UTF-8"):
+                raise
+        # What another program wrote as text is no UTF-8. Only now, because this costs a call for each text.
+        connection.text_factory = _decoded
+        try:
+            return self._run(connection)
+        finally:
+            connection.text_factory = str
+
+    def _run(self, connection: sqlite3.Connection) -> Outcome:
         cursor = connection.execute(self._prepared.sql, self._parameters)
-        if self._prepared.returns_rows:
-            row = self._prepared.row
-            return Outcome([row(raw) for raw in cursor.fetchall()], 0)
-        return Outcome([], cursor.rowcount, cursor.lastrowid)
+        try:
+            if self._prepared.returns_rows:
+                row = self._prepared.row
+                return Outcome([row(raw) for raw in cursor.fetchall()], 0)
+            return Outcome([], cursor.rowcount, cursor.lastrowid)
+        finally:
+            cursor.close()  # one with rows left would keep its snapshot: later reads would see the past
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode(errors="replace")
 
 
 class ManyRows:
@@ -91,22 +109,42 @@ class InTransaction:
         return self._work(connection)
 
 
+class Check:
+    """The look at the file before it is written."""
+
+    several = False
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def __call__(self, connection: sqlite3.Connection) -> None:
+        self._watch.check()
+
+
 class SqliteSession(Session):
     """A transaction that holds the writer's connection."""
 
-    def __init__(self, writer: Writer, face: AsyncConnection) -> None:
+    def __init__(self, writer: Writer, face: AsyncConnection, watch: Watch) -> None:
         self._writer = writer
         self._lane = writer.lane
+        self._watch = watch
         self._savepoints: list[AsyncTransaction] = []
         self.connection = face
 
     async def run(self, prepared: Prepared, parameters: Parameters) -> Outcome:
-        outcome: Outcome = await self._lane.call(InTransaction(OneStatement(prepared, parameters)))
+        outcome: Outcome = await self._call(OneStatement(prepared, parameters))
         return outcome
 
     async def run_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
-        numbers: list[int] = await self._lane.call(InTransaction(ManyRows(prepared, parameters)))
+        numbers: list[int] = await self._call(ManyRows(prepared, parameters))
         return numbers
+
+    async def _call(self, work: Work) -> Any:
+        try:
+            return await self._lane.call(InTransaction(work))
+        except sqlite3.DatabaseError as error:
+            self._watch.saw(error)
+            raise
 
     async def begin_savepoint(self) -> None:
         await to_the_end(self._begin_savepoint())
@@ -121,7 +159,7 @@ class SqliteSession(Session):
     async def commit(self) -> None:
         try:
             # A failure such as a full disk may have ended the transaction: COMMIT would then say nothing.
-            await self._lane.call(InTransaction(Pragma("data_version")))
+            await self._call(Check(self._watch))
             await to_the_end(self._lane.connection.commit())
         except BaseException:
             await self.rollback()
@@ -154,14 +192,15 @@ class SqliteBackend(Backend):
         self._read_only = read_only
         self._connections: list[AsyncConnection] = []
         self._queues: list[Writer | Readers] = []
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._process = os.getpid()
+        self._folder: PrivateFolder | None = None
         if url.database == MEMORY:
-            # A private file in memory-backed storage, where there is such: readers and writer work as on any file.
-            shared_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
-            self._temporary = tempfile.TemporaryDirectory(prefix="orchdb-", dir=shared_memory)
-            url = url.set(database=str(Path(self._temporary.name) / "memory.db"))
+            # A private file: readers and writer work as on any other.
+            self._folder = PrivateFolder()
+            url = url.set(database=str(self._folder.path / "memory.db"))
         # SQLite keeps the WAL beside the file that a link points to, so that file is the one to create and to watch.
         self.path = Path(os.path.realpath(url.database or ""))
+        self._watch = Watch(self.path)
         self._write_engine = _engine(_address(self.path), 1, _configure_writer(durability), "BEGIN IMMEDIATE")
         mode = "ro" if read_only else "rw"
         self._read_engine = _engine(_address(self.path, mode), READERS + 1, _configure_reader, "BEGIN")
@@ -170,13 +209,18 @@ class SqliteBackend(Backend):
     async def open(self) -> None:
         try:
             await to_the_end(self._open())
-        except BaseException:
+            return
+        except BaseException as error:
             await to_the_end(self.close())
-            raise
+            if not isinstance(error, (sqlite3.Error, DBAPIError)):
+                raise
+            failure = named(self.path, error)
+        raise failure
 
     async def _open(self) -> None:
         if not self._read_only:
-            _make_file(self.path)
+            make(self.path)
+        warn_about(self.path)
         # The reader comes first: a database that is not ours has to be refused before anything of it is changed.
         reader = await self._connect(ShieldedConnection(self._read_engine))
         self.connection = await reader.execution_options(isolation_level="AUTOCOMMIT")
@@ -188,6 +232,7 @@ class SqliteBackend(Backend):
         self._queues.append(self._readers)
         if not self._read_only:
             await self._open_writer(create=step is versions.Step.CREATE)
+        self._watch.begin()
 
     async def _open_writer(self, *, create: bool) -> None:
         connection = await self._connect(AsyncConnection(self._write_engine))
@@ -196,7 +241,7 @@ class SqliteBackend(Backend):
         lane = await _lane(connection)
         # From here on the queue waits for locks, and the thread only for a moment.
         await lane.call(Pragma("busy_timeout", _WRITER_TIMEOUT_MS))
-        self._writer = Writer(lane, self._lock_timeout)
+        self._writer = Writer(lane, self._lock_timeout, self._watch.check)
         self._queues.append(self._writer)
 
     async def _back_up_before_upgrade(self, revision: str | None) -> None:
@@ -216,36 +261,49 @@ class SqliteBackend(Backend):
         return connection
 
     async def close(self) -> None:
+        if os.getpid() != self._process:
+            return  # the threads of the connections are the parent's, and so is what they hold
         for queue in self._queues:
             queue.abandon()
         while self._connections:
-            # Straight to the driver: handing a connection back to the pool would cost hops to reset it.
-            await self._connections.pop().invalidate()
+            connection = self._connections.pop()
+            if not connection.closed:  # the caller may have closed db.conn
+                # Straight to the driver: handing a connection back to the pool would cost hops to reset it.
+                await connection.invalidate()
         await self._read_engine.dispose()
         await self._write_engine.dispose()
-        if self._temporary is not None:
-            self._temporary.cleanup()
+        if self._folder is not None:
+            self._folder.remove()
 
     async def read(self, prepared: Prepared, parameters: Parameters) -> Outcome:
-        outcome: Outcome = await self._readers.run(OneStatement(prepared, parameters))
+        outcome: Outcome = await self._run(self._readers, OneStatement(prepared, parameters))
         return outcome
 
     async def write(self, prepared: Prepared, parameters: Parameters) -> Outcome:
-        outcome: Outcome = await self._writer.run(OneStatement(prepared, parameters))
+        outcome: Outcome = await self._run(self._writer, OneStatement(prepared, parameters))
         return outcome
 
     async def write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
-        numbers: list[int] = await self._writer.run(ManyRows(prepared, parameters))
+        numbers: list[int] = await self._run(self._writer, ManyRows(prepared, parameters))
         return numbers
+
+    async def _run(self, queue: Writer | Readers, work: Work) -> Any:
+        try:
+            return await queue.run(work)
+        except sqlite3.DatabaseError as error:
+            self._watch.saw(error)
+            raise
 
     async def begin(self) -> Session:
         lane = await self._writer.acquire()
         try:
+            self._watch.check()
             await self._begin(lane.connection)
         except BaseException:
             self._writer.release()
             raise
-        return SqliteSession(self._writer, part_of_transaction(self._write_engine, lane.connection, shielded=True))
+        face = part_of_transaction(self._write_engine, lane.connection, shielded=True)
+        return SqliteSession(self._writer, face, self._watch)
 
     async def _begin(self, connection: AsyncConnection) -> None:
         """Take the write lock: short tries, with pauses in which the caller can be cancelled."""
@@ -282,7 +340,9 @@ class Pragma:
 
 def _address(path: Path, mode: str = "rw") -> URL:
     # As a file: URI, because only that can say that a missing file is not to be made.
-    return URL.create("sqlite+aiosqlite", database=f"file:{quote(str(path))}", query={"mode": mode, "uri": "true"})
+    return URL.create(
+        "sqlite+aiosqlite", database=f"file:{quote(os.fsencode(path))}", query={"mode": mode, "uri": "true"}
+    )
 
 
 async def _lane(connection: AsyncConnection) -> Lane:
@@ -339,6 +399,7 @@ def _configure_reader(connection: sqlite3.Connection) -> None:
             "query_only": 1,
             "wal_autocheckpoint": 0,  # only the writer checkpoints: two at once meet SQLite's WAL-reset bug
             "mmap_size": 0,  # an I/O error would be a SIGBUS
+            "cell_size_check": 1,  # damage is noticed earlier
         },
     )
 
@@ -357,6 +418,7 @@ def _configure_writer(durability: Durability) -> Callable[[sqlite3.Connection], 
                 "wal_autocheckpoint": 1000,
                 "cache_size": -16_000,
                 "mmap_size": 0,
+                "cell_size_check": 1,
             },
         )
 
@@ -387,14 +449,3 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
             if sqlite_code(error) != "SQLITE_BUSY" or time.monotonic() > deadline:
                 raise
             time.sleep(random.uniform(*RETRY_SECONDS))  # noqa: S311  # a pause, not a secret
-
-
-def _make_file(path: Path) -> None:
-    """Make the file and its folders for their owner only; what exists is looked at with ``stat`` and never opened."""
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise OperationError(f"{path} is not a file")
-        return
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))

@@ -16,6 +16,7 @@ milliseconds and tries again, until each write's own time-out has passed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import sqlite3
 from collections import deque
@@ -28,6 +29,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb.errors import NotConnectedError, OperationError, sqlite_code
 from orchdb.shielding import to_the_end
+
+NOT_RUN = object()
+"""In place of a result: the lock was not to be had, and the work can be tried again."""
 
 MAX_WAITING = 10_000
 MAX_BATCH = 500
@@ -57,6 +61,7 @@ class Lane:
         self.connection = connection
         self._driver = driver
         self._loop = asyncio.get_running_loop()
+        self._closed = False
         self.running: asyncio.Future[Any] | None = None
 
     def post(self, function: Callable[[sqlite3.Connection], Any], done: Callable[[Any], None]) -> None:
@@ -69,6 +74,9 @@ class Lane:
                 result = Failure(error)
             self._loop.call_soon_threadsafe(done, result)
 
+        if self._closed:  # its thread has ended, or will before it comes to this
+            self._loop.call_soon(done, closed())
+            return
         # aiosqlite's own queue: its public methods take a future and one more turn of the loop for each call.
         self._driver._tx.put_nowait((None, run))
 
@@ -80,13 +88,21 @@ class Lane:
 
     def interrupt(self) -> None:
         """Stop the statement that is running, if one is."""
-        self._driver._conn.interrupt()
+        with contextlib.suppress(ValueError, sqlite3.Error):  # the connection may just be closed
+            self._driver._conn.interrupt()
+
+    def close(self) -> None:
+        """Take nothing more; what has been posted still runs. Whoever opened the connection closes it."""
+        self._closed = True
 
 
 def unwrapped(result: Any) -> Any:
     """The result, or the exception it carries raised."""
     if isinstance(result, Failure):
-        raise result.error
+        try:
+            raise result.error
+        finally:
+            del result  # the exception holds this frame: with the name it would be garbage in a cycle
     return result
 
 
@@ -109,31 +125,43 @@ def attempt(work: Work, connection: sqlite3.Connection) -> Any:
     return result
 
 
-def run_batch(works: Sequence[Work], connection: sqlite3.Connection) -> list[Any] | None:
-    """The results of the works, all in one transaction; ``None`` if the lock was not to be had."""
+def run_batch(works: Sequence[Work], guard: Callable[[], None], connection: sqlite3.Connection) -> list[Any]:
+    """The results of the works, all in one transaction; ``NOT_RUN`` for those that did not get the lock."""
     try:
         if connection.in_transaction:  # what should have ended it has failed
             connection.execute("ROLLBACK")
         connection.execute("BEGIN IMMEDIATE")
-    except sqlite3.Error as error:
-        return None if sqlite_code(error) == "SQLITE_BUSY" else [Failure(error)] * len(works)
+        results = _run_all(works, guard, connection)
+        if results is not None:
+            return results
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    except (sqlite3.Error, OperationError) as error:
+        if sqlite_code(error) == "SQLITE_BUSY":
+            return [NOT_RUN] * len(works)
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        if len(works) == 1:
+            return [Failure(error)]
+    results = []
+    for work in works:
+        if results and results[-1] is NOT_RUN:
+            results.append(NOT_RUN)
+        else:
+            results.extend(run_batch([work], guard, connection))
+    return results
+
+
+def _run_all(works: Sequence[Work], guard: Callable[[], None], connection: sqlite3.Connection) -> list[Any] | None:
+    """The results, committed; ``None`` if the transaction broke and several works were in it."""
+    guard()
     results: list[Any] = []
     for work in works:
         results.append(attempt(work, connection))
         if not connection.in_transaction:  # a full disk, say, rolls the whole transaction back
-            break
-    else:
-        try:
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            results[-1] = Failure(error)
-        else:
-            return results
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
-    if len(works) == 1:
-        return results
-    return [(run_batch([work], connection) or [locked()])[0] for work in works]
+            return results if len(works) == 1 else None
+    connection.execute("COMMIT")
+    return results
 
 
 def locked() -> Failure:
@@ -159,6 +187,7 @@ class Writer:
 
     lane: Lane
     lock_timeout: float
+    guard: Callable[[], None] = lambda: None  # runs in the thread before each batch, and raises if none may be written
     _waiting: deque[_Entry] = field(default_factory=lambda: deque[_Entry]())
     _busy: bool = False  # a batch is in the thread, a lease is out, or a retry is due
     _scheduled: bool = False
@@ -197,6 +226,7 @@ class Writer:
 
     def abandon(self) -> None:
         """Fail everything that still waits: the connection is about to be closed."""
+        self.lane.close()
         for entry in self._waiting:
             if not entry.future.done():
                 entry.future.set_result(closed())
@@ -222,7 +252,7 @@ class Writer:
         if batch:
             self._busy = True
             works = [entry.work for entry in batch if entry.work is not None]
-            self.lane.post(partial(run_batch, works), partial(self._finished, batch))
+            self.lane.post(partial(run_batch, works, self.guard), partial(self._finished, batch))
         elif self._waiting:
             self._busy = True
             self._waiting.popleft().future.set_result(None)
@@ -230,17 +260,20 @@ class Writer:
         else:
             self._busy = False
 
-    def _finished(self, batch: list[_Entry], results: list[Any] | Failure | None) -> None:
+    def _finished(self, batch: list[_Entry], results: list[Any] | Failure) -> None:
         if isinstance(results, Failure):
             results = [results] * len(batch)
-        if results is None:
-            self._waiting.extendleft(reversed(batch))
+        again: list[_Entry] = []
+        for entry, result in zip(batch, results, strict=True):
+            if result is NOT_RUN:
+                again.append(entry)
+            elif not entry.future.done():
+                entry.future.set_result(result)
+        if again:
+            self._waiting.extendleft(reversed(again))
             self._drop_the_dead()
             self._loop.call_later(random.uniform(*RETRY_SECONDS), self._start)  # noqa: S311  # a pause, not a secret
             return
-        for entry, result in zip(batch, results, strict=True):
-            if not entry.future.done():
-                entry.future.set_result(result)
         self._busy = False
         self._wake()
 
@@ -290,7 +323,10 @@ class Readers:
             raise
 
     def abandon(self) -> None:
-        """Fail everyone who still stands in line: the connections are about to be closed."""
+        """Fail everyone who still stands in line, and stop who is running: the connections are about to be closed."""
+        for lane in self.lanes:
+            lane.close()
+            lane.interrupt()
         for waiter in self._line:
             if not waiter.done():
                 waiter.set_exception(closed().error)
@@ -320,7 +356,7 @@ class Readers:
         try:
             return await waiter
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self._release(waiter.result())
             raise
 
