@@ -7,7 +7,9 @@ For the same reason the driver's exception, whose text and attributes hold the v
 from __future__ import annotations
 
 import asyncio
+import socket
 import sqlite3
+import ssl
 from collections.abc import Iterator
 
 
@@ -117,6 +119,8 @@ _SQLSTATES: dict[str, tuple[type[OrchdbError], str]] = {
     "23514": (InvalidValueError, "a value is outside what its column allows"),
     "23502": (InvalidValueError, "a value is missing"),
     "25006": (OperationError, "the database cannot be written"),
+    "25P02": (OperationError, "an earlier failure has ended the transaction"),
+    "25P03": (OperationError, "the transaction was idle for too long, and the server ended it"),
     "28": (OperationError, "the server refused the user or the password"),
     "3D000": (OperationError, "the server has no such database"),
     "40001": (OperationError, "the transaction conflicts with another one"),
@@ -127,6 +131,7 @@ _SQLSTATES: dict[str, tuple[type[OrchdbError], str]] = {
     "54": (OperationError, "a value is larger than the server allows"),
     "55P03": (OperationError, "a lock was not to be had in time"),
     "57014": (OperationError, "the statement took longer than its time-out"),
+    "57P03": (OperationError, "the server is starting up or shutting down"),
     "57": (ConnectionLostError, "the server ended the connection"),
     "08": (ConnectionLostError, "the connection to the server was lost"),
     "22": (InvalidValueError, "a value that its column cannot hold"),
@@ -154,6 +159,21 @@ def sqlite_code(error: BaseException) -> str:
         if name is not None:
             return _primary(name)
     return ""
+
+
+def sqlstate(error: BaseException) -> str:
+    """The SQLSTATE of a Postgres error; empty for anything else."""
+    return next((state for cause in _chain(error) if (state := _text(cause, "sqlstate")) is not None), "")
+
+
+def not_connected(error: BaseException, place: str) -> OperationError:
+    """The error for a connection that could not be made: nothing was lost, for nothing was begun."""
+    failure = translate(error, "connect", None)
+    reason = failure.message
+    if isinstance(failure, ConnectionLostError) or failure.code is None:
+        causes = list(_chain(error))
+        reason = next((text for kind, text in _UNREACHABLE if any(isinstance(cause, kind) for cause in causes)), reason)
+    return OperationError(f"no connection to {place}: {reason}", code=failure.code)
 
 
 def _from_sqlite(error: BaseException, name: str, operation: str, table: str | None) -> OrchdbError:
@@ -199,6 +219,15 @@ def _from_type(error: BaseException) -> OrchdbError:
         return InvalidValueError("a value that its column cannot hold")
     return OperationError(f"the driver failed with {kinds[0].__name__}")
 
+
+_UNREACHABLE: tuple[tuple[type[BaseException], str], ...] = (
+    (ssl.SSLError, "TLS could not be agreed on, or the certificate is not trusted"),
+    (TimeoutError, "the server did not answer within connect_timeout"),
+    (socket.gaierror, "the host is not known"),
+    (ConnectionRefusedError, "nothing listens there"),
+    (FileNotFoundError, "there is no such socket or file"),
+    (OSError, "the server could not be reached"),
+)
 
 # asyncpg and psycopg raise these without an SQLSTATE when the socket is gone; importing either here would be eager.
 _LOST = frozenset({"ConnectionDoesNotExistError", "InterfaceError", "InternalClientError", "OperationalError"})

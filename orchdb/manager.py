@@ -18,6 +18,7 @@ from orchdb.database import Database, TransactionVerbs
 from orchdb.errors import InvalidValueError
 from orchdb.location import resolve
 from orchdb.operations import Operations
+from orchdb.postgres_settings import PostgresOptions, PostgresSettings
 from orchdb.statements import Statement
 from orchdb.versions import VERSION_TABLE
 
@@ -71,6 +72,12 @@ class DatabaseManager(Operations):
             backup beside it, and refuses on a server, where others may be at work.
         read_only: Write nothing, not even a schema; every write raises ``OperationError``.
         schema_path: A schema file to make new SQLite databases from, instead of the one that comes with orchdb.
+        pool_size: On Postgres, the most connections at a time; ``db.conn`` has one more.
+        pool_timeout: On Postgres, seconds that an operation waits for one of them.
+        connect_timeout: On Postgres, seconds for making a connection; ``connect_timeout`` in the URL wins.
+        statement_timeout: On Postgres, seconds after which the server ends a statement; 0 for never.
+        read_url: On Postgres, the URL of a replica for ``db.conn`` and for what reads outside a transaction. It may be
+            a moment behind.
 
     Raises:
         InvalidValueError: ``db_path`` or an option is not usable; nothing has been opened yet.
@@ -85,21 +92,29 @@ class DatabaseManager(Operations):
         upgrade: bool | None = None,
         read_only: bool = False,
         schema_path: str | os.PathLike[str] | None = None,
+        pool_size: int = 10,
+        pool_timeout: float = 30.0,
+        connect_timeout: float = 10.0,
+        statement_timeout: float = 60.0,
+        read_url: str | URL | None = None,
     ) -> None:
         if durability not in ("normal", "full"):
             raise InvalidValueError('durability: must be "normal" or "full"', column="durability")
         if not 0 <= lock_timeout < float("inf"):
             raise InvalidValueError("lock_timeout: must be a number of seconds from 0", column="lock_timeout")
         self._url = resolve(db_path)
-        make_backend = partial(
-            _backend(self._url),
-            self._url,
-            durability=durability,
-            lock_timeout=lock_timeout,
-            schema_path=None if schema_path is None else Path(schema_path),
-            upgrade=upgrade,
-            read_only=read_only,
-        )
+        server = PostgresOptions(pool_size, pool_timeout, connect_timeout, statement_timeout, lock_timeout, durability)
+        if self._url.drivername.startswith("sqlite"):
+            path = None if schema_path is None else Path(schema_path)
+            make_backend = partial(
+                _sqlite(), self._url, durability=durability, lock_timeout=lock_timeout, schema_path=path
+            )
+        else:
+            make_backend = partial(_postgres(), PostgresSettings.of(self._url, server))
+            if read_url is not None:
+                replica = resolve(read_url).set(drivername=self._url.drivername)
+                make_backend = partial(make_backend, read_settings=PostgresSettings.of(replica, server))
+        make_backend = partial(make_backend, upgrade=upgrade, read_only=read_only)
         self._database = Database(make_backend, close_timeout=lock_timeout + 5, read_only=read_only)
 
     @property
@@ -171,7 +186,16 @@ class DatabaseManager(Operations):
         return f"DatabaseManager({self._url.render_as_string(hide_password=True)!r})"
 
 
-def _backend(url: URL) -> Callable[..., Backend]:
-    from orchdb.sqlite import SqliteBackend  # noqa: PLC0415  # each engine loads only its own driver
+# Each engine loads only its own driver.
+
+
+def _sqlite() -> Callable[..., Backend]:
+    from orchdb.sqlite import SqliteBackend  # noqa: PLC0415
 
     return SqliteBackend
+
+
+def _postgres() -> Callable[..., Backend]:
+    from orchdb.postgres import PostgresBackend  # noqa: PLC0415
+
+    return PostgresBackend

@@ -59,11 +59,15 @@ class Found:
 
 
 async def examine(connection: AsyncConnection) -> Found:
-    """What the database holds, without writing to it; one query if it is current.
+    """What the database holds, without writing to it; one query if it is current, or two on a server.
 
     Args:
-        connection: One in AUTOCOMMIT, so that a failed query ends no transaction.
+        connection: On SQLite one in AUTOCOMMIT, so that a failed query ends no transaction.
     """
+    # On a server it runs in a transaction, as a pooler needs it, and a failed query would end that.
+    on_server = connection.dialect.name != "sqlite"
+    if on_server and (await connection.exec_driver_sql("SELECT to_regclass('orchdb_version')")).scalar() is None:
+        return await connection.run_sync(_examine)
     with contextlib.suppress(DBAPIError):  # there is no such table
         if (await connection.exec_driver_sql(_REVISION)).scalar() == HEAD:
             return Found(HEAD, frozenset(metadata.tables), ours=True)

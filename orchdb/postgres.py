@@ -1,0 +1,302 @@
+"""Postgres: how statements reach the server, and what a lost connection, a deadlock or a cancellation does to them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from orchdb import versions
+from orchdb.backend import Backend, Outcome, Session
+from orchdb.connections import part_of_transaction
+from orchdb.errors import ConnectionLostError, OperationError, not_connected, sqlstate
+from orchdb.lanes import AsyncpgLane, Lane, Lanes, PsycopgLane
+from orchdb.postgres_settings import PostgresSettings
+from orchdb.shielding import to_the_end
+from orchdb.statements import Parameters, Prepared
+
+Result = TypeVar("Result")
+
+TRIES = 4
+RETRY_SECONDS = (0.005, 0.05)
+# Rolled back for certain: a conflict, a deadlock, and a plan or a prepared statement that the server no longer has.
+_TRY_AGAIN = frozenset({"40001", "40P01"})
+_TRY_ON_ANOTHER = frozenset({"0A000", "26000"})
+
+
+class PostgresSession(Session):
+    """A transaction on a lane of its own.
+
+    Postgres ends a transaction in which a statement failed. So a savepoint is kept behind the last statement that
+    changed something, and a statement that fails is undone back to it, as SQLite does by itself.
+    """
+
+    def __init__(self, lanes: Lanes, lane: Lane, face: AsyncConnection) -> None:
+        self._lanes = lanes
+        self._lane = lane
+        self._face = face
+        self._exposed = False  # the caller has the connection: what happened on it since is unknown
+        self._broken = False
+        self._changed = [False]  # for each part: whether something changed since its savepoint
+        self._over = False
+
+    @property
+    def connection(self) -> AsyncConnection:  # type: ignore[override]  # an attribute that is noticed when it is read
+        self._exposed = True
+        return self._face
+
+    @classmethod
+    async def begin(cls, lanes: Lanes, lane: Lane, engine: AsyncEngine) -> PostgresSession:
+        """Begin the transaction; if that fails, the lane is released."""
+        session = cls(lanes, lane, part_of_transaction(engine, lane.connection, shielded=False))
+        try:
+            await lane.set_autocommit(False)
+            await lane.connection.begin()
+            await lane.connection.exec_driver_sql("SAVEPOINT step_0")
+        except BaseException:
+            await session.rollback()
+            raise
+        return session
+
+    async def run(self, prepared: Prepared, parameters: Parameters) -> Outcome:
+        return await self._step(lambda: self._lane.run(prepared, parameters), changes=not _reads(prepared))
+
+    async def run_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
+        return await self._step(lambda: self._lane.run_many(prepared, parameters), changes=True)
+
+    async def _step(self, work: Callable[[], Awaitable[Result]], *, changes: bool) -> Result:
+        step = f"step_{len(self._changed) - 1}"
+        async with self._lane.turn:
+            self._check()
+            if self._changed[-1] or self._exposed:
+                await self._script(f"RELEASE SAVEPOINT {step}; SAVEPOINT {step}")
+                self._changed[-1] = False
+            try:
+                result = await work()
+            except BaseException:
+                await to_the_end(self._undo(f"ROLLBACK TO SAVEPOINT {step}"))
+                raise
+            self._changed[-1] = self._changed[-1] or changes
+            return result
+
+    async def begin_savepoint(self) -> None:
+        part = len(self._changed)
+        async with self._lane.turn:
+            self._check()
+            await self._script(f"SAVEPOINT part_{part}; SAVEPOINT step_{part}")
+            self._changed.append(False)
+
+    async def end_savepoint(self, *, commit: bool) -> None:
+        async with self._lane.turn:
+            self._changed.pop()
+            part = f"part_{len(self._changed)}"
+            undo = f"ROLLBACK TO SAVEPOINT {part}; RELEASE SAVEPOINT {part}"
+            if not commit:
+                await to_the_end(self._undo(undo))
+                return
+            self._check()
+            try:
+                await self._script(f"RELEASE SAVEPOINT {part}")
+            except BaseException:
+                await to_the_end(self._undo(undo))
+                raise
+            self._changed[-1] = True
+
+    async def _script(self, sql: str) -> None:
+        # To the end: a savepoint takes no time, and half of a script would leave the others wrong.
+        await to_the_end(self._lane.script(sql))
+
+    async def _undo(self, sql: str) -> None:
+        try:
+            await self._lane.script(sql)
+        except Exception:  # the failure that led here is the one to tell; the transaction can only be rolled back now
+            self._broken = True
+
+    def _check(self) -> None:
+        if self._broken or self._lane.closed():
+            raise OperationError("an earlier failure has ended the transaction")
+
+    async def commit(self) -> None:
+        try:
+            async with self._lane.turn:
+                if self._broken:
+                    raise OperationError("an earlier failure has ended the transaction")
+                if self._exposed:
+                    # A statement of the caller's may have failed: COMMIT would then roll back and say nothing.
+                    await self._lane.script("RELEASE SAVEPOINT step_0")
+                await self._lane.connection.commit()
+        except BaseException:
+            await self.rollback()
+            raise
+        await self._end()
+
+    async def rollback(self) -> None:
+        try:
+            await to_the_end(self._rollback())
+        finally:
+            await self._end()
+
+    async def _rollback(self) -> None:
+        try:
+            await self._lane.connection.rollback()
+        except Exception:  # the server rolls back a connection that ends
+            self._broken = True
+
+    async def _end(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        try:
+            if not self._lane.closed():
+                await to_the_end(self._lane.set_autocommit(True))
+        finally:
+            self._lanes.release(self._lane)
+
+
+class PostgresBackend(Backend):
+    """A Postgres server: a pool of connections for writing and transactions, the same or a replica's for reading."""
+
+    def __init__(
+        self,
+        settings: PostgresSettings,
+        *,
+        read_settings: PostgresSettings | None = None,
+        upgrade: bool | None = None,
+        read_only: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._read_settings = read_settings or settings
+        self._upgrade = upgrade is True
+        self._read_only = read_only
+        self._engine = settings.engine(settings.options.pool_size, read_only=read_only)
+        self._read_engine = self._engine
+        if read_settings is not None:
+            self._read_engine = read_settings.engine(settings.options.pool_size, read_only=True)
+        self._caller_engine = self._read_settings.engine(1, read_only=True)
+        self._pools: list[Lanes] = []
+        self.dialect = self._engine.dialect
+
+    async def open(self) -> None:
+        try:
+            await self._open()
+        except BaseException:
+            await to_the_end(self.close())
+            raise
+
+    async def _open(self) -> None:
+        await self._prepare_schema()
+        self._lanes = self._read_lanes = self._pool(self._settings, self._engine)
+        if self._read_engine is not self._engine:
+            self._read_lanes = self._pool(self._read_settings, self._read_engine)
+        connection = await _connect(self._read_settings, self._caller_engine)
+        self.connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def _prepare_schema(self) -> None:
+        connection = await _connect(self._settings, self._engine)
+        try:
+            found = await versions.examine(connection)
+            await connection.rollback()
+            step = versions.decide(found, upgrade=self._upgrade, read_only=self._read_only)
+            if step is versions.Step.UPGRADE:
+                await versions.upgrade(partial(self._settings.without_limit().engine, 1))
+            elif step is versions.Step.CREATE:
+                await versions.create(connection)
+        finally:
+            await connection.close()
+
+    def _pool(self, settings: PostgresSettings, engine: AsyncEngine) -> Lanes:
+        options = settings.options
+        lanes = Lanes(partial(_open_lane, settings, engine), options.pool_size, options.pool_timeout)
+        self._pools.append(lanes)
+        return lanes
+
+    async def close(self) -> None:
+        for lanes in self._pools:
+            await lanes.close()
+        if hasattr(self, "connection"):
+            await self.connection.close()
+        for engine in (self._caller_engine, self._read_engine, self._engine):
+            await engine.dispose()
+
+    async def read(self, prepared: Prepared, parameters: Parameters) -> Outcome:
+        return await self._single(self._read_lanes, prepared, parameters, reads=True)
+
+    async def write(self, prepared: Prepared, parameters: Parameters) -> Outcome:
+        return await self._single(self._lanes, prepared, parameters, reads=False)
+
+    async def _single(self, lanes: Lanes, prepared: Prepared, parameters: Parameters, *, reads: bool) -> Outcome:
+        """Run one statement that commits by itself; again, if it certainly was not applied or changes nothing."""
+        tries = 1
+        while True:
+            lane = await lanes.acquire()
+            try:
+                return await lane.run(prepared, parameters)
+            except Exception as error:
+                if tries == TRIES or not _again(lane, error, reads=reads):
+                    raise
+                if lane.closed():
+                    lanes.doubt()
+            finally:
+                lanes.release(lane)
+            await asyncio.sleep(tries * random.uniform(*RETRY_SECONDS))  # noqa: S311  # a pause, not a secret
+            tries += 1
+
+    async def write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
+        session = await self.begin()
+        try:
+            numbers = await session.run_many(prepared, parameters)
+        except BaseException:
+            await session.rollback()
+            raise
+        await session.commit()
+        return numbers
+
+    async def back_up(self, target: Path) -> None:
+        raise OperationError("the database is on a server: pg_dump makes a consistent copy of it")
+
+    async def begin(self) -> Session:
+        return await PostgresSession.begin(self._lanes, await self._lanes.acquire(), self._engine)
+
+
+def _reads(prepared: Prepared) -> bool:
+    return prepared.returns_rows and not prepared.is_insert
+
+
+def _again(lane: Lane, error: Exception, *, reads: bool) -> bool:
+    code = sqlstate(error)
+    return code in _TRY_AGAIN or code in _TRY_ON_ANOTHER or (reads and lane.closed())
+
+
+async def _open_lane(settings: PostgresSettings, engine: AsyncEngine) -> Lane:
+    connection = await _connect(settings, engine)
+    try:
+        raw: Any = await connection.get_raw_connection()
+        kind = AsyncpgLane if settings.asyncpg else PsycopgLane
+        limit = settings.options.statement_timeout
+        lane = kind(
+            connection, raw.driver_connection, raw.dbapi_connection, limit + settings.timeout if limit else None
+        )
+        await lane.set_autocommit(True)
+    except BaseException:
+        await to_the_end(connection.close())
+        raise
+    return lane
+
+
+async def _connect(settings: PostgresSettings, engine: AsyncEngine) -> AsyncConnection:
+    """A connection of the engine's.
+
+    Raises:
+        OperationError: The server cannot be reached or refuses; the message says where and why.
+    """
+    failure: OperationError | ConnectionLostError
+    try:
+        return await engine.connect()
+    except Exception as error:
+        failure = not_connected(error, settings.place)
+    raise failure
