@@ -143,13 +143,13 @@ def run_batch(works: Sequence[Work], guard: Callable[[], None], connection: sqli
             connection.execute("ROLLBACK")
         if len(works) == 1:
             return [Failure(error)]
-    results = []
+    one_by_one: list[Any] = []
     for work in works:
-        if results and results[-1] is NOT_RUN:
-            results.append(NOT_RUN)
+        if one_by_one and one_by_one[-1] is NOT_RUN:
+            one_by_one.append(NOT_RUN)
         else:
-            results.extend(run_batch([work], guard, connection))
-    return results
+            one_by_one.extend(run_batch([work], guard, connection))
+    return one_by_one
 
 
 def _run_all(works: Sequence[Work], guard: Callable[[], None], connection: sqlite3.Connection) -> list[Any] | None:
