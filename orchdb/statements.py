@@ -46,9 +46,13 @@ class Prepared:
         self.sql = str(compiled)
         self.is_insert = isinstance(statement, Insert)
         positions = compiled.positiontup
-        self._named = positions is None
         names: list[str] = list(compiled.binds) if positions is None else list(positions)
-        self._binds = [(name, *_encoder(compiled.binds[name], dialect), compiled.binds[name].value) for name in names]
+        binds: list[Any] = [compiled.binds[name] for name in names]
+        self._names = names
+        self._named = positions is None
+        self._encoders = [_encoder(bind, dialect) for bind in binds]
+        self._constants = {name: bind.value for name, bind in zip(names, binds, strict=True) if not bind.required}
+        self._required: list[str] = [bind.type.place if getattr(bind.type, "required", False) else "" for bind in binds]
         columns: Sequence[Any] = compiled._result_columns  # pyright: ignore[reportPrivateUsage]
         self.returns_rows = bool(columns)
         self._keys = [column.keyname for column in columns]
@@ -57,17 +61,21 @@ class Prepared:
 
     def parameters(self, values: Mapping[str, Any]) -> Parameters:
         """The values as the driver takes them, each checked by its column's type."""
-        encoded: list[Any] = []
-        for name, encode, required, constant in self._binds:
-            value = values.get(name, constant)
-            if encode is not None:
-                value = encode(value)
+        if self._constants:
+            values = {**self._constants, **values}
+        # On every write's path: no call for what can be looked up, and one test for all that must not be NULL.
+        encoded = [
+            values[name] if encode is None else encode(values[name])
+            for name, encode in zip(self._names, self._encoders, strict=True)
+        ]
+        if None in encoded:
+            self._refuse_missing(encoded)
+        return dict(zip(self._names, encoded, strict=True)) if self._named else encoded
+
+    def _refuse_missing(self, encoded: Sequence[Any]) -> None:
+        for value, required in zip(encoded, self._required, strict=True):
             if value is None and required:
                 raise InvalidValueError(f"{required}: must not be NULL", column=required.rpartition(".")[2])
-            encoded.append(value)
-        if self._named:
-            return {bind[0]: value for bind, value in zip(self._binds, encoded, strict=True)}
-        return encoded
 
     def row(self, raw: Sequence[Any]) -> dict[str, Any]:
         """One row as callers see it."""
@@ -77,11 +85,11 @@ class Prepared:
         return row
 
 
-def _encoder(bind: BindParameter[Any], dialect: Dialect) -> tuple[Callable[[Any], Any] | None, str]:
-    """The check of a bound value, and the column's place if the value must not be NULL."""
+def _encoder(bind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
+    """The check of a bound value."""
     kind: Any = bind.type
-    encode = kind._cached_bind_processor(dialect)
-    return encode, getattr(kind, "place", "") if getattr(kind, "required", False) else ""
+    encoder: Callable[[Any], Any] | None = kind._cached_bind_processor(dialect)
+    return encoder
 
 
 def _decoder(kind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:

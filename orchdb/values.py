@@ -181,6 +181,8 @@ def moment(value: object, place: str) -> datetime | None:
 
 def stored_time(value: object, place: str) -> str | None:
     """The text of the UTC time that a ``datetime`` or an ISO 8601 text gives."""
+    if type(value) is datetime and value.tzinfo is UTC:  # from now(): nothing to check and nothing to convert
+        return time_text(value)
     instant = moment(value, place)
     return None if instant is None else time_text(instant)
 
