@@ -29,9 +29,9 @@ KNOWN_AGENT_TYPES = ("planner", "builder", "reviewer", "tester", "orchestrator",
 KNOWN_PROMPT_TYPES = ("adw", "command", "followup", "correction", "tool_call")
 KNOWN_LOG_TYPES = ("state_change", "milestone", "error", "performance", "tool_call", "cost_update")
 
-RUNNING_STATUSES = frozenset({"planning", "executing", "reviewing"})
+RUNNING_STATUSES = ("planning", "executing", "reviewing")
 """The statuses of an agent that has started and not ended: entering one sets ``started_at``."""
-ENDED_STATUSES = frozenset({"completed", "failed", "cancelled"})
+ENDED_STATUSES = ("completed", "failed", "cancelled")
 """The statuses, of an agent or a prompt, that set ``completed_at``."""
 
 
