@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import threading
@@ -54,7 +55,11 @@ async def postgres_url(postgres_server: str) -> AsyncIterator[str]:
     await admin.execute(f'CREATE DATABASE "{name}"')
     try:
         yield make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
-        left = await admin.fetch("SELECT state, query FROM pg_stat_activity WHERE datname = $1", name)
+        for _ in range(50):  # a server process lives on for a moment after its client has gone
+            left = await admin.fetch("SELECT state, query FROM pg_stat_activity WHERE datname = $1", name)
+            if not left:
+                break
+            await asyncio.sleep(0.1)
         assert not left, f"connections are left: {left}"
     finally:
         await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
