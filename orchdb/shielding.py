@@ -9,12 +9,26 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
+class _Work(asyncio.Task[Result]):
+    """A task that cannot be cancelled: a shutdown that cancels every task of the loop would break it off half-way."""
+
+    def cancel(self, msg: object = None) -> bool:
+        return False
+
+
+async def _waited_for(awaitable: Awaitable[Result]) -> Result:
+    return await awaitable
+
+
 async def to_the_end(awaitable: Awaitable[Result]) -> Result:
     """Wait until it is done, however often the caller is cancelled meanwhile; then raise the cancellation.
 
     A transaction that is left in the middle keeps the write lock until the garbage collector runs.
     """
-    work = asyncio.ensure_future(awaitable)
+    if isinstance(awaitable, asyncio.Future):
+        work: asyncio.Future[Result] = awaitable
+    else:
+        work = _Work(_waited_for(awaitable), loop=asyncio.get_running_loop())
     cancellation: asyncio.CancelledError | None = None
     while not work.done():
         try:
