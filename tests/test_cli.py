@@ -59,6 +59,7 @@ def test_help_names_every_command() -> None:
     result = run("--help")
     assert result.exit_code == 0
     assert "demo" in result.stdout
+    assert "scaffold" in result.stdout
     assert "--db" in run("demo", "--help").stdout
 
 

@@ -8,26 +8,25 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from typing import Annotated, ParamSpec
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from orchdb import OrchdbError, __version__
 from orchdb.cli.demo import demo
+from orchdb.cli.scaffolding import scaffold
 
-Parameters = ParamSpec("Parameters")
-
-COMMANDS: tuple[Callable[..., None], ...] = (demo,)
+COMMANDS: tuple[Callable[..., None], ...] = (demo, scaffold)
 
 
-def explained(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
+def explained(command: Callable[..., None]) -> Callable[..., None]:
     """The command, with an orchdb error told in one line on standard error and exit code 1."""
 
     @functools.wraps(command)
-    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+    def run(**values: Any) -> None:
         try:
-            command(*args, **kwargs)
+            command(**values)
         except OrchdbError as error:
             Console(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(1) from None

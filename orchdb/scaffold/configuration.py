@@ -1,0 +1,72 @@
+"""The configuration of a project: a mapping or a YAML file, checked before anything is rendered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from orchdb.errors import InvalidValueError, OperationError
+from orchdb.location import resolve
+from orchdb.values import name
+
+Configuration = Mapping[str, Any]
+DATABASE_PATH = "config.database.path"
+
+
+def read_configuration(config: Configuration | str | os.PathLike[str] | None) -> dict[str, Any]:
+    """The configuration as the templates see it: what is not set is not there, so that their defaults hold.
+
+    Raises:
+        InvalidValueError: The YAML is malformed, or a value is not usable; the message names the key.
+        OperationError: The file cannot be read.
+    """
+    given = _read_file(Path(config)) if isinstance(config, (str, os.PathLike)) else config
+    content = _section(given, "config")
+    database = _section(content.get("database"), "config.database")
+    path = database.get("path")
+    if path is None:
+        database.pop("path", None)
+    else:
+        database["path"] = _database_path(path)
+    return {**content, "database": database}
+
+
+def _read_file(file: Path) -> object:
+    import yaml  # noqa: PLC0415  # of the extra
+
+    problem = "is not YAML"
+    try:
+        return cast("object", yaml.safe_load(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise OperationError(f"config: {file} cannot be read: {error.strerror}") from None
+    except yaml.MarkedYAMLError as error:
+        if error.problem_mark is not None:
+            problem += f": {error.problem} in line {error.problem_mark.line + 1}"
+    except (yaml.YAMLError, ValueError, RecursionError):
+        pass
+    raise InvalidValueError(f"config: {file} {problem}", column="config")
+
+
+def _section(value: object, key: str) -> dict[str, Any]:
+    """A copy of a mapping; a section that is left empty is one without entries."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidValueError(f"{key}: must be a mapping, not {type(value).__name__}", column=key)
+    return dict(cast("Mapping[str, Any]", value))
+
+
+def _database_path(value: object) -> str:
+    """The path or URL of the database, as orchdb can open it."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(cast("os.PathLike[str]", value))
+    path = name(value, DATABASE_PATH) or ""
+    try:
+        resolve(path)
+    except InvalidValueError as error:
+        problem = error.message.partition(": ")[2]
+    else:
+        return path
+    raise InvalidValueError(f"{DATABASE_PATH}: {problem}", column=DATABASE_PATH)
