@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncResult
+from sqlalchemy.ext.asyncio.base import asyncstartablecontext
 
 from orchdb.errors import OperationError
 from orchdb.shielding import to_the_end
@@ -27,8 +30,19 @@ class ShieldedConnection(AsyncConnection):
     async def run_sync(self, *args: Any, **options: Any) -> Any:
         return await to_the_end(super().run_sync(*args, **options))
 
-    async def stream(self, *args: Any, **options: Any) -> Any:  # type: ignore[override]  # it is also a context manager
-        return await to_the_end(super().stream(*args, **options))
+    async def commit(self) -> None:
+        await to_the_end(super().commit())
+
+    async def rollback(self) -> None:
+        await to_the_end(super().rollback())
+
+    @asyncstartablecontext
+    async def stream(self, *args: Any, **options: Any) -> AsyncIterator[AsyncResult[Any]]:
+        """The rows, all fetched: a cancelled fetch of one that is still running would close the connection."""
+        options["execution_options"] = {**(options.get("execution_options") or {}), "stream_results": False}
+        result = AsyncResult(await self.execute(*args, **options))
+        with contextlib.suppress(GeneratorExit):  # awaited, and not entered as a context
+            yield result
 
 
 def _refused() -> NoReturn:
@@ -57,6 +71,9 @@ class TransactionConnection(_PartOfTransaction):
 
 class ShieldedTransactionConnection(_PartOfTransaction, ShieldedConnection):
     """``tx.conn`` where a cancelled statement has to run to its end."""
+
+    def begin_nested(self) -> NoReturn:
+        raise OperationError("tx.conn: a savepoint is async with tx.transaction()")
 
 
 def part_of_transaction(engine: AsyncEngine, connection: AsyncConnection, *, shielded: bool) -> AsyncConnection:

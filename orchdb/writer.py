@@ -74,7 +74,7 @@ class Lane:
                 result = Failure(error)
             self._loop.call_soon_threadsafe(done, result)
 
-        if self._closed:  # its thread has ended, or will before it comes to this
+        if self._closed or not self._driver._running:  # its thread has ended, or will before it comes to this
             self._loop.call_soon(done, closed())
             return
         # aiosqlite's own queue: its public methods take a future and one more turn of the loop for each call.
