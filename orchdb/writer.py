@@ -125,41 +125,52 @@ def attempt(work: Work, connection: sqlite3.Connection) -> Any:
     return result
 
 
-def run_batch(works: Sequence[Work], guard: Callable[[], None], connection: sqlite3.Connection) -> list[Any]:
-    """The results of the works, all in one transaction; ``NOT_RUN`` for those that did not get the lock."""
+@dataclass(eq=False, repr=False, slots=True)
+class _Entry:
+    work: Work | None  # None asks for the connection itself
+    future: asyncio.Future[Any]
+    deadline: float
+
+
+def run_batch(batch: Sequence[_Entry], guard: Callable[[], None], connection: sqlite3.Connection) -> list[Any]:
+    """The results of the entries, all in one transaction; ``NOT_RUN`` for those that did not get the lock."""
     try:
         if connection.in_transaction:  # what should have ended it has failed
             connection.execute("ROLLBACK")
         connection.execute("BEGIN IMMEDIATE")
-        results = _run_all(works, guard, connection)
+        results = _run_all(batch, guard, connection)
         if results is not None:
             return results
         if connection.in_transaction:
             connection.execute("ROLLBACK")
     except (sqlite3.Error, OperationError) as error:
-        if sqlite_code(error) == "SQLITE_BUSY":
-            return [NOT_RUN] * len(works)
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        if len(works) == 1:
+        if sqlite_code(error) == "SQLITE_BUSY":
+            return [NOT_RUN] * len(batch)
+        if len(batch) == 1:
             return [Failure(error)]
     one_by_one: list[Any] = []
-    for work in works:
+    for entry in batch:
         if one_by_one and one_by_one[-1] is NOT_RUN:
             one_by_one.append(NOT_RUN)
         else:
-            one_by_one.extend(run_batch([work], guard, connection))
+            one_by_one.extend(run_batch([entry], guard, connection))
     return one_by_one
 
 
-def _run_all(works: Sequence[Work], guard: Callable[[], None], connection: sqlite3.Connection) -> list[Any] | None:
-    """The results, committed; ``None`` if the transaction broke and several works were in it."""
+def _run_all(batch: Sequence[_Entry], guard: Callable[[], None], connection: sqlite3.Connection) -> list[Any] | None:
+    """The results, committed; ``None`` if the transaction broke and several entries were in it."""
     guard()
     results: list[Any] = []
-    for work in works:
-        results.append(attempt(work, connection))
+    for entry in batch:
+        # Who gave up while the thread was trying for the lock does not want it any more.
+        if entry.work is None or entry.future.cancelled():
+            results.append(None)
+        else:
+            results.append(attempt(entry.work, connection))
         if not connection.in_transaction:  # a full disk, say, rolls the whole transaction back
-            return results if len(works) == 1 else None
+            return results if len(batch) == 1 else None
     connection.execute("COMMIT")
     return results
 
@@ -172,13 +183,6 @@ def locked() -> Failure:
 def closed() -> Failure:
     """The failure of what was still waiting when the manager was closed."""
     return Failure(NotConnectedError("the manager was closed while this waited"))
-
-
-@dataclass(eq=False, repr=False, slots=True)
-class _Entry:
-    work: Work | None  # None asks for the connection itself
-    future: asyncio.Future[Any]
-    deadline: float
 
 
 @dataclass(eq=False, repr=False)
@@ -251,8 +255,7 @@ class Writer:
             batch.append(self._waiting.popleft())
         if batch:
             self._busy = True
-            works = [entry.work for entry in batch if entry.work is not None]
-            self.lane.post(partial(run_batch, works, self.guard), partial(self._finished, batch))
+            self.lane.post(partial(run_batch, batch, self.guard), partial(self._finished, batch))
         elif self._waiting:
             self._busy = True
             self._waiting.popleft().future.set_result(None)

@@ -1,0 +1,41 @@
+"""The process dies in the middle of its work: what was acknowledged is there, what was not is there as a whole or not."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from orchdb import DatabaseManager
+from tests.faults.support import Child, ask, assert_sound, messages
+
+
+@pytest.mark.parametrize(("durability", "rounds"), [("normal", 30), ("full", 5)])
+def test_kill_9_in_the_middle_of_load_loses_nothing_acknowledged(path: Path, durability: str, rounds: int) -> None:
+    acknowledged: set[str] = set()
+    with Child("crashing", path, durability, rounds) as child:
+        for _ in range(rounds):
+            acknowledged.update(child.line())
+            visible = messages(path)
+            assert len(visible) == len(set(visible))
+            assert acknowledged - set(visible) == set()
+            # Each transaction of the load wrote one prompt and one line.
+            prompts = {row[0] for row in ask(path, "SELECT prompt_text FROM prompts")}
+            assert prompts == {name for name in visible if int(name.split("-")[1]) >= 3}
+            assert_sound(path)
+            child.tell("next")
+        child.end()
+    assert len(acknowledged) > rounds
+
+
+async def test_after_a_crash_the_next_start_works_at_once(path: Path) -> None:
+    with Child("crashing", path, "normal", 1) as child:
+        acknowledged = child.line()
+        started = time.monotonic()
+        async with DatabaseManager(path) as db:
+            assert time.monotonic() - started < 5
+            assert {row["message"] for row in await db.get_system_logs()} >= set(acknowledged)
+            await db.create_system_log("INFO", "fault", "after the crash")
+        child.tell("next")
+    assert "after the crash" in messages(path)
