@@ -7,6 +7,7 @@ work in any SQLAlchemy statement on orchdb's tables, the caller's own included.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from typing import Any, Protocol
 
@@ -47,6 +48,12 @@ class CheckedType(TypeDecorator[Any]):
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
         return None
+
+    def when_required(self) -> CheckedType:
+        """The same type for a value that must not be NULL, whatever the column allows."""
+        required = copy(self)
+        required.required = True
+        return required
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
         """The function ``(value, place) -> stored value``."""

@@ -12,8 +12,8 @@ import logging
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence, Sized
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence, Sized
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -138,6 +138,16 @@ class Verbs(ABC):
                 _log(operation, table, len(result) if isinstance(result, Sized) else 0, started)
             return result
         raise failure
+
+
+@contextmanager
+def failures_reported(operation: str, table: str) -> Generator[None]:
+    """Log a failure of this block, which checks what a caller gave before any statement, as one of the operation."""
+    try:
+        yield
+    except OrchdbError as error:
+        _failed(error, operation, table)
+        raise
 
 
 def _failed(error: Exception, operation: str, table: str | None) -> OrchdbError:

@@ -24,16 +24,18 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal_column,
     select,
     tuple_,
     update,
 )
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from orchdb.column_types import Identifier, LookedUpIdentifier, total
+from orchdb.column_types import CheckedType, Cost, Count, Identifier, LookedUpIdentifier, total
 from orchdb.errors import InvalidValueError
 
 Row = TypeVar("Row")
+_MOST: dict[type[Any], str] = {Count: str(2**63 - 1), Cost: "1.7976931348623157e308"}
 Parameters = Sequence[Any] | Mapping[str, Any]
 
 
@@ -196,9 +198,15 @@ class TableStatements(Generic[Row]):
         columns = self.table.c
         changes: dict[str, ColumnElement[Any]] = {name: self._bind(f"new_{name}", name) for name in names}
         changes |= {name: func.coalesce(columns[name], self._bind(f"new_{name}", name)) for name in kept}
-        changes |= {name: total(columns[name], self._bind(f"new_{name}", name)) for name in added}
+        amounts = {name: self._bind(f"new_{name}", name, required=True) for name in added}
+        changes |= {name: total(columns[name], amount) for name, amount in amounts.items()}
+        # Without this SQLite would store an infinity, or a float in the place of a count that overflows.
+        fits = [
+            func.coalesce(columns[name], 0) <= literal_column(_MOST[type(columns[name].type)]) - amount
+            for name, amount in amounts.items()
+        ]
         living = [columns.deleted_at.is_not(None)] if deleted else self._living
-        core = update(self.table).where(self._by_id(), *living, *self._guard(guard)).values(changes)
+        core = update(self.table).where(self._by_id(), *living, *self._guard(guard), *fits).values(changes)
         return Statement(self.table, core)
 
     def _prune(self, equal: tuple[str, ...]) -> Statement[Row]:
@@ -225,8 +233,10 @@ class TableStatements(Generic[Row]):
     def _unless(self, include_deleted: bool) -> list[ColumnElement[bool]]:
         return [] if include_deleted else self._living
 
-    def _bind(self, name: str, column: str, *, lookup: bool = False) -> BindParameter[Any]:
+    def _bind(self, name: str, column: str, *, lookup: bool = False, required: bool = False) -> BindParameter[Any]:
         kind = self.table.c[column].type
         if lookup and isinstance(kind, Identifier):
             kind = LookedUpIdentifier()
+        elif required and isinstance(kind, CheckedType):
+            kind = kind.when_required()
         return bindparam(name, type_=kind)

@@ -90,7 +90,8 @@ class AgentLogOperations(TableOperations):
         return await self._list(
             "get_agent_logs",
             _TABLE,
-            {"agent_id": agent_id, "log_level": log_level, "log_type": log_type},
+            {"log_level": log_level, "log_type": log_type},
+            scope={"agent_id": agent_id},
             newest_first=False,
             since=since,
             until=until,
@@ -117,25 +118,37 @@ class AgentLogOperations(TableOperations):
         async def fetch(after: str | None) -> list[AgentLogRow]:
             return await self.get_agent_logs(agent_id, log_level, log_type, since, until, limit=page_size, after=after)
 
-        async for row in pages(fetch, page_size):
+        async for row in pages("iter_agent_logs", "agent_logs", fetch, page_size):
             yield row
 
     async def get_agent_logs_by_type(
         self, agent_id: str, log_type: str, limit: int | None = 100, *, offset: int = 0, after: str | None = None
     ) -> list[AgentLogRow]:
         """The lines of an agent that have this type, newest first."""
-        filters = {"agent_id": agent_id, "log_type": log_type}
         return await self._list(
-            "get_agent_logs_by_type", _TABLE, filters, newest_first=True, limit=limit, offset=offset, after=after
+            "get_agent_logs_by_type",
+            _TABLE,
+            {},
+            scope={"agent_id": agent_id, "log_type": log_type},
+            newest_first=True,
+            limit=limit,
+            offset=offset,
+            after=after,
         )
 
     async def get_logs_by_type(
         self, log_type: str, limit: int | None = 100, *, offset: int = 0, after: str | None = None
     ) -> list[AgentLogRow]:
         """The lines of all agents that have this type, newest first."""
-        filters = {"log_type": log_type}
         return await self._list(
-            "get_logs_by_type", _TABLE, filters, newest_first=True, limit=limit, offset=offset, after=after
+            "get_logs_by_type",
+            _TABLE,
+            {},
+            scope={"log_type": log_type},
+            newest_first=True,
+            limit=limit,
+            offset=offset,
+            after=after,
         )
 
     async def list_recent_agent_logs(

@@ -107,7 +107,8 @@ class PromptOperations(TableOperations):
         return await self._list(
             "list_prompts",
             _TABLE,
-            {"agent_id": agent_id, "status": status, "prompt_type": prompt_type},
+            {"status": status, "prompt_type": prompt_type},
+            scope={"agent_id": agent_id},
             newest_first=False,
             since=since,
             until=until,

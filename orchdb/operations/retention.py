@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from orchdb.database import failures_reported
 from orchdb.errors import InvalidValueError
 from orchdb.operations.table_operations import TableOperations
 from orchdb.rows import AgentLogRow, LogLevel, SystemLogRow, Time
@@ -25,8 +26,9 @@ class RetentionOperations(TableOperations):
         Raises:
             InvalidValueError: ``days`` is no number from 0.
         """
-        if isinstance(days, bool) or not isinstance(days, (int, float)) or not days >= 0:
-            raise InvalidValueError("days: must be a number from 0", column="days", operation="cleanup_old_logs")
+        with failures_reported("cleanup_old_logs", agent_logs.name):
+            if isinstance(days, bool) or not isinstance(days, (int, float)) or not days >= 0:
+                raise InvalidValueError("days: must be a number from 0", column="days")
         try:
             before = now() - timedelta(days=days)
         except OverflowError:  # before the first year

@@ -97,7 +97,7 @@ class SystemLogOperations(TableOperations):
         async def fetch(after: str | None) -> list[SystemLogRow]:
             return await self.get_system_logs(log_level, component, since, until, limit=page_size, after=after)
 
-        async for row in pages(fetch, page_size):
+        async for row in pages("iter_system_logs", "system_logs", fetch, page_size):
             yield row
 
     async def list_recent_system_logs(

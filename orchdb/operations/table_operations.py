@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from orchdb.cursors import AnyRow, cursor_of, position
-from orchdb.database import Verbs
+from orchdb.database import Verbs, failures_reported
 from orchdb.errors import InvalidValueError
 from orchdb.rows import Time
 from orchdb.statements import TableStatements
@@ -69,7 +69,12 @@ class TableOperations(ABC):
         if "updated_at" in statements.columns:
             names, values["new_updated_at"] = ("updated_at",), now()
         statement = statements.update(names, added=tuple(sorted(amounts)))
-        return await self._verbs.execute(operation, statement, values) > 0
+        if await self._verbs.execute(operation, statement, values):
+            return True
+        if await self._verbs.fetch_value(operation, statements.present(), {"row_id": row_id}):
+            with failures_reported(operation, statements.table.name):
+                raise InvalidValueError("the sum would be larger than its column holds")
+        return False
 
     async def _delete(self, operation: str, statements: TableStatements[Any], row_id: str, *, soft: bool) -> bool:
         if soft:
@@ -86,6 +91,7 @@ class TableOperations(ABC):
         statements: TableStatements[Row],
         filters: Mapping[str, Any],
         *,
+        scope: Mapping[str, Any] | None = None,
         newest_first: bool,
         include_deleted: bool = False,
         since: Time | None = None,
@@ -94,15 +100,17 @@ class TableOperations(ABC):
         offset: int = 0,
         after: str | None = None,
     ) -> list[Row]:
-        """A page of a table; a filter that is ``None`` does not filter."""
-        values = {name: value for name, value in filters.items() if value is not None}
+        """A page of a table; a filter that is ``None`` does not filter, a scope always does."""
+        values = {name: value for name, value in filters.items() if value is not None} | dict(scope or {})
         equal = tuple(sorted(values))
-        bounds: dict[str, Any] = {"since": since, "until": until, "limit": _checked("limit", limit)}
-        bounds["offset"] = _checked("offset", offset) or None
+        bounds: dict[str, Any] = {"since": since, "until": until, "limit": limit, "offset": offset or None}
         bounds = {name: value for name, value in bounds.items() if value is not None}
-        if after is not None:
-            values["after_time"], values["after_id"] = position(after, statements.table.name)
-            bounds["after"] = None
+        with failures_reported(operation, statements.table.name):
+            checked_number("limit", limit)
+            checked_number("offset", offset)
+            if after is not None:
+                values["after_time"], values["after_id"] = position(after, statements.table.name)
+                bounds["after"] = None
         statement = statements.page(equal, tuple(sorted(bounds)), newest_first, include_deleted)
         return await self._verbs.fetch_all(operation, statement, values | bounds)
 
@@ -137,10 +145,12 @@ def checked_items(
     return checked
 
 
-async def pages(fetch: Callable[[str | None], Awaitable[list[Row]]], size: int) -> AsyncIterator[Row]:
+async def pages(
+    operation: str, table: str, fetch: Callable[[str | None], Awaitable[list[Row]]], size: int
+) -> AsyncIterator[Row]:
     """The rows of all pages; between two pages no connection and no read transaction is held."""
-    if not _checked("page_size", size):
-        raise InvalidValueError("page_size: must be a whole number from 1", column="page_size")
+    with failures_reported(operation, table):
+        checked_number("page_size", size or 0, least=1)
     after: str | None = None
     while True:
         page = await fetch(after)
@@ -151,7 +161,12 @@ async def pages(fetch: Callable[[str | None], Awaitable[list[Row]]], size: int) 
         after = cursor_of(page[-1])
 
 
-def _checked(name: str, value: int | None) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_INTEGER):
-        return value
-    raise InvalidValueError(f"{name}: must be a whole number from 0", column=name)
+def checked_number(name: str, value: int | None, *, least: int = 0) -> None:
+    """Refuse what is no whole number from ``least``.
+
+    Raises:
+        InvalidValueError: It is something else.
+    """
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and least <= value <= MAX_INTEGER):
+        return
+    raise InvalidValueError(f"{name}: must be a whole number from {least}", column=name)
