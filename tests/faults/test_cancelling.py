@@ -24,8 +24,8 @@ WAVES, IN_A_WAVE = 10, 200
 class Storm:
     """Operations of all kinds; what was acknowledged is kept."""
 
-    def __init__(self, db: DatabaseManager, definition: str, agent: str) -> None:
-        self.db, self.definition, self.agent = db, definition, agent
+    def __init__(self, db: DatabaseManager, definition: str, agent: str, other: str) -> None:
+        self.db, self.definition, self.agent, self.other = db, definition, agent, other
         self.acknowledged: set[str] = set()
         self.tried = 0
         self.errors: list[BaseException] = []
@@ -49,8 +49,8 @@ class Storm:
             lambda: db.list_agents("storm", limit=50),
             lambda: db.get_system_logs(limit=100),
             lambda: db.log_agent_event(agent, "milestone", "storm"),
-            lambda: db.delete_agent(agent, soft=True),
-            lambda: db.restore_agent(agent),
+            lambda: db.delete_agent(self.other, soft=True),
+            lambda: db.restore_agent(self.other),
             lambda: db.cleanup_old_logs(),
         ]
 
@@ -145,7 +145,8 @@ class Storm:
 async def test_2000_operations_of_all_kinds_cancelled_at_random_moments(target: Target) -> None:
     async with DatabaseManager(target.url) as db:
         definition = await db.create_orchestrator_agent("storm")
-        storm = Storm(db, definition, await db.create_agent(definition, "storm"))
+        agents = [await db.create_agent(definition, "storm") for _ in range(2)]
+        storm = Storm(db, definition, *agents)
         for _ in range(WAVES):
             started = time.monotonic()
             await asyncio.gather(*(storm.one() for _ in range(IN_A_WAVE)))
