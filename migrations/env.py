@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from logging.config import fileConfig
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,13 @@ from sqlalchemy import URL, Connection, Identity, NullPool, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from orchdb import migrating
-from orchdb.errors import InvalidValueError
+from orchdb import migrating, versions
+from orchdb.errors import InvalidValueError, OperationError
+from orchdb.files import make
 from orchdb.location import MEMORY, resolve
+from orchdb.postgres_settings import PostgresOptions, PostgresSettings
 from orchdb.tables import metadata
 
-VERSION_TABLE = "orchdb_version"
 LOCK_TIMEOUT_MS = 60_000
 
 
@@ -45,7 +45,7 @@ def compare_default(*compared: Any) -> bool | None:
 def options(dialect: str) -> dict[str, Any]:
     return {
         "target_metadata": metadata,
-        "version_table": VERSION_TABLE,
+        "version_table": versions.VERSION_TABLE,
         "include_name": is_ours,
         "compare_type": True,
         "compare_server_default": compare_default if dialect == "sqlite" else True,
@@ -69,7 +69,7 @@ def migrate(connection: Connection) -> None:
             with migrating.checked(connection, list(metadata.tables)):
                 run()
         else:
-            migrating.lock(connection)
+            versions.lock(connection)
             run()
 
 
@@ -87,7 +87,8 @@ def run() -> None:
 
 def sqlite_engine(url: URL) -> AsyncEngine:
     """An engine for one migration: foreign keys off, and a BEGIN of our own, so that DDL is part of the transaction."""
-    make_file(url)
+    if url.database != MEMORY:
+        make(Path(os.path.realpath(str(url.database))))
     engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -107,21 +108,11 @@ def sqlite_engine(url: URL) -> AsyncEngine:
     return engine
 
 
-def make_file(url: URL) -> None:
-    """Make a missing file and its folders for their owner only, as ``DatabaseManager`` does."""
-    if url.database in (None, MEMORY):
-        return
-    path = Path(str(url.database))
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-
-
 async def migrate_url(url: URL) -> None:
     if url.get_backend_name() == "sqlite":
         engine = sqlite_engine(url)
     else:
-        engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
+        engine = PostgresSettings.of(url, PostgresOptions(statement_timeout=0)).engine(1)
     try:
         async with engine.connect() as connection:
             await connection.run_sync(migrate)
@@ -134,11 +125,13 @@ def run_from_command_line() -> None:
     try:
         asyncio.run(migrate_url(target()))
     except DBAPIError as error:
-        failure = str(error.orig).partition("\n")[0]  # the lines after it may quote rows
+        failure = f"nothing was changed: {versions.reason(error)}"
     except OSError as error:
-        failure = str(error)
+        failure = f"nothing was changed: {str(error) or type(error).__name__}"
+    except (InvalidValueError, OperationError) as error:
+        failure = error.message
     if failure is not None:
-        raise CommandError(f"nothing was changed: {failure}")
+        raise CommandError(failure)
 
 
 def print_sql() -> None:

@@ -1,46 +1,128 @@
-"""Backups of an SQLite file: consistent copies that SQLite itself makes while others write."""
+"""Backups of an SQLite file: consistent copies that SQLite itself makes while others write.
+
+A copy is made under a name of its own and appears under the one it was asked for when it is complete and on the disk.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import re
 import sqlite3
+import tempfile
+import threading
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from orchdb.errors import OperationError
+from orchdb.errors import OperationError, SchemaError
+from orchdb.shielding import to_the_end
+from orchdb.threads import in_thread
 
 _BUSY_SECONDS = 30
+_STEPS = 10_000
+"""How many of its own steps SQLite takes between two looks at whether the caller was cancelled."""
 
 
-def back_up(source: Path, target: Path) -> None:
-    """Copy the database with ``VACUUM INTO`` to a new file that only its owner can read. Blocks; belongs into a thread.
+async def back_up(source: Path, target: Path, *, read_only: bool = False) -> None:
+    """Copy the database to a new file that only its owner can read; if this is cancelled, nothing is left of it.
 
     Raises:
-        OperationError: The target exists, or cannot be made; what was begun of it is removed.
+        OperationError: The target exists, or cannot be made.
+        sqlite3.Error: The database cannot be read, or the disk is full.
     """
+    stop = threading.Event()
+    mode = "ro" if read_only else "rw"
+    work = in_thread(lambda: _back_up(f"{_address(source)}?mode={mode}", target.expanduser().absolute(), stop))
+    try:
+        await asyncio.wait((work,))
+    except asyncio.CancelledError:
+        stop.set()
+        with contextlib.suppress(Exception):
+            await to_the_end(work)
+        raise
+    work.result()
+
+
+@asynccontextmanager
+async def backed_up_beside(path: Path, revision: str | None) -> AsyncGenerator[None]:
+    """A block that changes the file, which is kept beside it: ``orchestrator.db.0001-20260204T103000000000.backup``.
+
+    The caller holds the write lock, so that no other process is making such a backup. If the block finds that the file
+    cannot be changed, the backup goes: each further try would leave one more.
+    """
+    for left in _left_over(path):
+        left.unlink(missing_ok=True)
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    target = path.with_name(f"{path.name}.{revision or 'unversioned'}-{stamp}.backup")
+    await back_up(path, target)
+    try:
+        yield
+    except SchemaError:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def _left_over(path: Path) -> list[Path]:
+    """What is left of such backups whose process was killed."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.\w+-\d{{8}}T\d{{12}}\.backup\..*\.partial", re.ASCII)
+    return [found for found in path.parent.iterdir() if pattern.fullmatch(found.name)]
+
+
+def _back_up(source: str, target: Path, stop: threading.Event) -> None:
     failure = None
     try:
-        # The file is made here, empty, for its mode and for O_EXCL: SQLite would fill an existing empty file of others.
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        _copy(source, target, stop)
+    except FileExistsError:
+        failure = "it exists already"
     except OSError as error:
-        failure = f"the backup {target} cannot be made: {error.strerror}"
+        failure = error.strerror or "the system refused"
+    except ValueError:  # a NUL in the path
+        failure = "this is no path"
     if failure is not None:
-        raise OperationError(failure)
-    done = False
+        raise OperationError(f"the backup {target} cannot be made: {failure}")
+
+
+def _copy(source: str, target: Path, stop: threading.Event) -> None:
+    if os.path.lexists(target):
+        raise FileExistsError
+    descriptor, name = tempfile.mkstemp(".partial", f".{target.name}.", target.parent)  # for its owner only
+    os.close(descriptor)
+    partial = Path(name)
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{quote(str(source))}?mode=rw", _BUSY_SECONDS, uri=True)) as copy:
-            copy.execute("PRAGMA trusted_schema = OFF")
-            copy.execute("VACUUM INTO ?", (str(target),))
-        _sync(target)
-        done = True
+        with contextlib.closing(sqlite3.connect(source, _BUSY_SECONDS, uri=True)) as connection:
+            connection.set_progress_handler(stop.is_set, _STEPS)
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("VACUUM INTO ?", (_address(partial),))
+        _sync(partial)
+        if not stop.is_set():
+            _publish(partial, target)
+            _sync(target.parent)
     finally:
-        if not done:
-            target.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
+
+
+def _publish(partial: Path, target: Path) -> None:
+    """Give the copy its name, unless somebody else has taken that meanwhile."""
+    try:
+        target.hardlink_to(partial)
+        return
+    except FileExistsError:
+        raise
+    except OSError:  # the file system has no hard links
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    partial.replace(target)
+
+
+def _address(path: Path) -> str:
+    return f"file:{quote(os.fsencode(path))}"
 
 
 def _sync(path: Path) -> None:
-    """Have the copy on the disk. Nobody else has it open, so that closing it here drops nobody's locks."""
+    """Have the file or the folder on the disk. Nobody else has the copy open, so closing it here drops no locks."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -34,17 +34,8 @@ _GENERATED = (2, 3)
 """What ``PRAGMA table_xinfo`` says of generated columns: virtual and stored ones."""
 
 
-# "orchdb" in ASCII: any number would do, as long as every process takes the same.
-ADVISORY_LOCK = 0x6F7263686462
-
-
 class MigrationError(SchemaError, CommandError):
     """The migration cannot go on; its transaction is rolled back."""
-
-
-def lock(connection: Connection) -> None:
-    """Let one Postgres session migrate at a time, until its transaction ends."""
-    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})")
 
 
 @contextmanager

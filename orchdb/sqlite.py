@@ -13,7 +13,6 @@ import random
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransactio
 
 from orchdb import versions
 from orchdb.backend import Backend, Outcome, Session
-from orchdb.backup import back_up
+from orchdb.backup import back_up, backed_up_beside
 from orchdb.connections import ShieldedConnection, part_of_transaction
 from orchdb.errors import OperationError, sqlite_code
 from orchdb.files import PrivateFolder, Watch, make, named, warn_about
@@ -227,7 +226,7 @@ class SqliteBackend(Backend):
         step = versions.decide(await versions.examine(reader), upgrade=self._upgrade, read_only=self._read_only)
         await reader.rollback()
         if step is versions.Step.UPGRADE:
-            await versions.upgrade(partial(_migration_engine, self.path), self._back_up_before_upgrade)
+            await versions.upgrade(partial(_migration_engine, self.path), partial(backed_up_beside, self.path))
         self._readers = Readers(self._open_reader, READERS)
         self._queues.append(self._readers)
         if not self._read_only:
@@ -244,14 +243,8 @@ class SqliteBackend(Backend):
         self._writer = Writer(lane, self._lock_timeout, self._watch.check)
         self._queues.append(self._writer)
 
-    async def _back_up_before_upgrade(self, revision: str | None) -> None:
-        """Keep the old file beside the new one: ``orchestrator.db.0001-20260204T103000000000.backup``."""
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        name = f"{self.path.name}.{revision or 'unversioned'}-{stamp}.backup"
-        await self.back_up(self.path.with_name(name))
-
     async def back_up(self, target: Path) -> None:
-        await to_the_end(asyncio.to_thread(back_up, self.path, target))
+        await back_up(self.path, target, read_only=self._read_only)
 
     async def _open_reader(self) -> Lane:
         return await _lane(await self._connect(AsyncConnection(self._read_engine)))
@@ -429,6 +422,7 @@ def _migration_engine(path: Path) -> AsyncEngine:
     """An engine for one upgrade, which rebuilds tables: with foreign keys on, that would delete every child row."""
 
     def configure(connection: sqlite3.Connection) -> None:
+        _switch_to_wal(connection)  # so that the others, who wait for the upgrade, can read meanwhile
         _configure(connection, {"foreign_keys": 0, "trusted_schema": 0, "mmap_size": 0})
         Pragma("busy_timeout", _UPGRADE_TIMEOUT_MS)(connection)
 

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum, auto
 from importlib.resources import files
@@ -21,24 +22,34 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from orchdb.errors import SchemaError, SchemaOutOfDateError
+from orchdb.errors import OrchdbError, SchemaError, SchemaOutOfDateError, sqlite_code, sqlstate, translate
 from orchdb.shielding import to_the_end
 from orchdb.tables import metadata
+from orchdb.threads import in_thread
 
-HEAD = "0008"
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
+"""Those in ``migrations/versions``, oldest first."""
+
+HEAD = REVISIONS[-1]
 """The revision that ``orchdb.tables`` and the schema file describe."""
 
 VERSION_TABLE = "orchdb_version"
-_REVISION = "SELECT version_num FROM orchdb_version"
+_REVISION = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608
 
 # "orchdb" in ASCII: any number would do, as long as every process takes the same.
 _ADVISORY_LOCK = 0x6F7263686462
-_COMMAND = "alembic -x url=<the database> upgrade head"
 # What tells an unversioned file of ours from another program's that happens to have a table of the same name.
 _MARKS = {"orchestrator_agents": "agent_type", "agents": "orchestrator_agent_id", "prompts": "prompt_text"}
 
+# SQLite's codes and Postgres's classes of what is wrong with a statement or a row, not with the disk or the server.
+_STATEMENT_CODES = frozenset({"SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH"})
+_STATEMENT_CLASSES = frozenset({"0A", "22", "23", "2B", "42", "P0"})
+
 # Alembic keeps the migration that runs in module globals: one at a time in each process.
-_one_upgrade = threading.Lock()
+_one_migration = threading.Lock()
+
+Before = Callable[[str | None], AbstractAsyncContextManager[None]]
+"""Given the old revision, a block around the change: it is entered before anything is changed."""
 
 
 class Step(Enum):
@@ -51,26 +62,25 @@ class Step(Enum):
 
 @dataclass(frozen=True)
 class Found:
-    """What a database says of itself."""
+    """What a database says of itself.
+
+    Attributes:
+        revision: The one it is stamped with.
+        empty: It holds nothing but, perhaps, the table for a stamp.
+        ours: It holds tables of orchdb's, of whichever revision.
+    """
 
     revision: str | None
-    tables: frozenset[str]
+    empty: bool
     ours: bool
 
 
 async def examine(connection: AsyncConnection) -> Found:
-    """What the database holds, without writing to it; one query if it is current, or two on a server.
-
-    Args:
-        connection: On SQLite one in AUTOCOMMIT, so that a failed query ends no transaction.
-    """
-    # On a server it runs in a transaction, as a pooler needs it, and a failed query would end that.
-    on_server = connection.dialect.name != "sqlite"
-    if on_server and (await connection.exec_driver_sql("SELECT to_regclass('orchdb_version')")).scalar() is None:
-        return await connection.run_sync(_examine)
+    """What the database holds, without writing to it; one query if it is current."""
     with contextlib.suppress(DBAPIError):  # there is no such table
         if (await connection.exec_driver_sql(_REVISION)).scalar() == HEAD:
-            return Found(HEAD, frozenset(metadata.tables), ours=True)
+            return Found(HEAD, empty=False, ours=True)
+    await connection.rollback()  # on a server the failed query has ended the transaction
     return await connection.run_sync(_examine)
 
 
@@ -88,26 +98,37 @@ def decide(found: Found, *, upgrade: bool, read_only: bool) -> Step:
     """
     if found.revision == HEAD:
         return Step.NOTHING
-    if found.revision is not None and found.revision > HEAD:
+    if found.revision is not None and found.revision not in REVISIONS:
         raise SchemaError(
             f"the database has the schema revision {found.revision}, and this version of orchdb knows none newer than "
             f"{HEAD}: upgrade orchdb"
         )
-    if not found.tables:
+    if found.empty and found.revision is None:
         if read_only:
             raise SchemaError("the database is empty, and read_only leaves it so")
         return Step.CREATE
     if not found.ours:
-        raise SchemaError(
-            "the database holds other tables and none of orchdb's, so it is left alone: to add orchdb's tables to it, "
-            f"run {_COMMAND}"
-        )
+        raise SchemaError(_not_ours(found))
     if read_only or not upgrade:
         raise SchemaOutOfDateError(
             f"the database has the schema revision {found.revision or '0001 (unversioned)'}, this version of orchdb "
-            f"needs {HEAD}: run {_COMMAND}, or connect with upgrade=True"
+            f"needs {HEAD}: run `{upgrade_command()}`, or connect with upgrade=True"
         )
     return Step.UPGRADE
+
+
+def _not_ours(found: Found) -> str:
+    if found.revision is not None:
+        return f"the database says that it has the schema revision {found.revision}, but the tables of it are missing"
+    return (
+        "the database holds other tables and none of orchdb's, so it is left alone: to add orchdb's tables to it, run "
+        f"`{upgrade_command()}`"
+    )
+
+
+def upgrade_command() -> str:
+    """The command that upgrades a database, wherever orchdb is installed."""
+    return f"alembic -c {shipped('alembic.ini')} -x url=<the database> upgrade head"
 
 
 async def create(connection: AsyncConnection, schema_path: Path | None = None) -> None:
@@ -120,22 +141,28 @@ async def create(connection: AsyncConnection, schema_path: Path | None = None) -
         await connection.run_sync(_create, schema_path)
 
 
-async def upgrade(
-    make_engine: Callable[[], AsyncEngine], before: Callable[[str | None], Awaitable[None]] | None = None
-) -> None:
+async def upgrade(make_engine: Callable[[], AsyncEngine], before: Before | None = None) -> None:
     """Bring an older database to the head revision, in one transaction that other processes wait for.
 
     Args:
         make_engine: Makes the engine to use, in the thread and the event loop of the upgrade. Its transactions take the
             write lock as they begin, and foreign keys are not enforced.
-        before: Called with the old revision while the lock is held, before anything is changed.
+        before: A block around the change, entered while the lock is held.
+
+    Raises:
+        SchemaError: A revision cannot be applied; the database is as it was.
     """
+    await to_the_end(in_thread(lambda: asyncio.run(_upgrade(make_engine, before))))
 
-    def work() -> None:
-        with _one_upgrade:
-            asyncio.run(_upgrade(make_engine, before))
 
-    await to_the_end(asyncio.to_thread(work))
+def lock(connection: Connection) -> None:
+    """Let one Postgres session at a time change the schema, until its transaction ends.
+
+    Another one's upgrade may take longer than ``lock_timeout``, which is there for the tables.
+    """
+    connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+    connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
 
 
 def shipped(name: str) -> Path:
@@ -154,13 +181,23 @@ def statements_of(script: str) -> list[str]:
     """The statements of an SQL script, split where SQLite sees an end; triggers stay whole."""
     statements: list[str] = []
     current = ""
-    for line in script.splitlines(keepends=True):
-        current += line
-        if sqlite3.complete_statement(current):
-            statements.append(current.strip())
+    for piece in script.split(";"):
+        current += piece
+        if sqlite3.complete_statement(f"{current};"):
+            statements.append(f"{current};".strip())
             current = ""
-    rest = "\n".join(line for line in current.splitlines() if not line.strip().startswith("--")).strip()
+        else:
+            current += ";"
+    rest = current.removesuffix(";").strip()
     return [*statements, rest] if rest else statements
+
+
+def reason(error: DBAPIError) -> str:
+    """What the database says, without what it quotes from rows."""
+    known = translate(error, "upgrade", None)
+    if known.code == "SQLITE_CONSTRAINT_TRIGGER" or sqlstate(error)[:2] in {"22", "P0"}:
+        return known.message  # a malformed value would be quoted, and a trigger says what its author liked
+    return str(error.orig).partition("\n")[0]  # the lines after it may quote rows
 
 
 def _examine(connection: Connection) -> Found:
@@ -168,27 +205,36 @@ def _examine(connection: Connection) -> Found:
     revision = None
     if inspector.has_table(VERSION_TABLE):
         revision = connection.exec_driver_sql(_REVISION).scalar()
-    tables = frozenset(inspector.get_table_names())
-    ours = tables >= set(metadata.tables) and all(
-        any(column["name"] == mark for column in inspector.get_columns(table)) for table, mark in _MARKS.items()
+    names = set(inspector.get_table_names())
+    # A file of the first class whose first connect() was killed holds some of the tables; the revisions make the rest.
+    ours = "orchestrator_agents" in names and all(
+        any(column["name"] == mark for column in inspector.get_columns(table))
+        for table, mark in _MARKS.items()
+        if table in names
     )
-    return Found(revision, tables - {VERSION_TABLE}, ours)
+    if connection.dialect.name == "sqlite":
+        names.update(inspector.get_view_names())
+        names.update(["an application_id"] if connection.exec_driver_sql("PRAGMA application_id").scalar() else [])
+    return Found(revision, empty=names <= {VERSION_TABLE}, ours=ours)
 
 
 def _create(connection: Connection, schema_path: Path | None) -> None:
-    if connection.dialect.name == "sqlite":
-        found = _examine(connection)
-        if decide(found, upgrade=True, read_only=False) is Step.CREATE:
-            _apply_file(connection, schema_path or schema_file())
+    on_sqlite = connection.dialect.name == "sqlite"
+    if not on_sqlite:
+        lock(connection)
+    # An older program may have been faster: then its schema has to be upgraded first.
+    if decide(_examine(connection), upgrade=False, read_only=False) is Step.NOTHING:
         return
-    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
-    if decide(_examine(connection), upgrade=True, read_only=False) is Step.CREATE:
-        metadata.create_all(connection)
-        connection.exec_driver_sql(
-            "CREATE TABLE IF NOT EXISTS orchdb_version "
-            "(version_num VARCHAR(32) NOT NULL, CONSTRAINT orchdb_version_pkc PRIMARY KEY (version_num))"
-        )
-        connection.exec_driver_sql(f"INSERT INTO orchdb_version (version_num) VALUES ('{HEAD}')")  # noqa: S608
+    connection.exec_driver_sql(f"DROP TABLE IF EXISTS {VERSION_TABLE}")  # an empty one is left by a full downgrade
+    if on_sqlite:
+        _apply_file(connection, schema_path or schema_file())
+        return
+    metadata.create_all(connection)
+    connection.exec_driver_sql(
+        f"CREATE TABLE {VERSION_TABLE} "
+        f"(version_num VARCHAR(32) NOT NULL, CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num))"
+    )
+    connection.exec_driver_sql(f"INSERT INTO {VERSION_TABLE} (version_num) VALUES ('{HEAD}')")  # noqa: S608
 
 
 def _apply_file(connection: Connection, path: Path) -> None:
@@ -209,33 +255,44 @@ def _apply_file(connection: Connection, path: Path) -> None:
         raise SchemaError(f"the schema file {path} does not make the revision {HEAD}")
 
 
-async def _upgrade(
-    make_engine: Callable[[], AsyncEngine], before: Callable[[str | None], Awaitable[None]] | None
-) -> None:
+async def _upgrade(make_engine: Callable[[], AsyncEngine], before: Before | None) -> None:
     engine = make_engine()
     try:
         async with engine.connect() as connection, connection.begin():
             found = await connection.run_sync(_examine_locked)
-            if found.revision == HEAD:  # another process was faster
+            if decide(found, upgrade=True, read_only=False) is Step.NOTHING:  # another process was faster
                 return
-            if before is not None:
-                await before(found.revision)
-            await connection.run_sync(_run_revisions)
+            async with before(found.revision) if before else contextlib.nullcontext():
+                await connection.run_sync(_run_revisions)
     finally:
         await engine.dispose()
 
 
 def _examine_locked(connection: Connection) -> Found:
     if connection.dialect.name != "sqlite":
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+        lock(connection)
     return _examine(connection)
 
 
 def _run_revisions(connection: Connection) -> None:
     from alembic import command  # noqa: PLC0415  # as dear as SQLAlchemy itself, and hardly ever needed
     from alembic.config import Config  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415
 
     config = Config(str(shipped("alembic.ini")))
     config.set_main_option("script_location", str(shipped("migrations")).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    failure: str
+    try:
+        with _one_migration:
+            command.upgrade(config, "head")
+        return
+    except OrchdbError:
+        raise
+    except CommandError as error:
+        failure = str(error)
+    except DBAPIError as error:
+        if sqlite_code(error) not in _STATEMENT_CODES and sqlstate(error)[:2] not in _STATEMENT_CLASSES:
+            raise
+        failure = reason(error)
+    raise SchemaError(f"the upgrade failed, and nothing was changed: {failure}")

@@ -148,55 +148,80 @@ END;
 
 
 -- A created_at that another program writes in another ISO form is brought into the one form: every order, page and
--- retention compares times as text. What is no time stays as it is.
+-- retention compares times as text. Its fraction keeps the digits it has. What is no time stays as it is.
 CREATE TRIGGER trg_orchestrator_agents_created_at AFTER INSERT ON orchestrator_agents
-WHEN length(NEW.created_at) <> 26 OR substr(NEW.created_at, 11, 1) <> 'T'
+WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
 BEGIN
-    UPDATE orchestrator_agents SET created_at = CASE
-        WHEN length(NEW.created_at) >= 26 AND substr(NEW.created_at, 27) IN ('', 'Z', '+00:00')
-        THEN substr(NEW.created_at, 1, 10) || 'T' || substr(NEW.created_at, 12, 15)
-        ELSE coalesce(strftime('%Y-%m-%dT%H:%M:%f000', NEW.created_at), NEW.created_at)
-    END WHERE id = NEW.id;
+    UPDATE orchestrator_agents SET created_at = coalesce(
+        (
+            SELECT strftime('%Y-%m-%dT%H:%M:%S', substr(NEW.created_at, 1, 19) || zone)
+                || substr(replace(substr(NEW.created_at, 20), zone, '') || '000000', 1, 7)
+            FROM (SELECT ltrim(substr(NEW.created_at, 21), '0123456789') AS zone)
+            WHERE NEW.created_at GLOB '????-??-??[T ]??:??:??.[0-9]*'
+        ),
+        strftime('%Y-%m-%dT%H:%M:%f000', NEW.created_at),
+        NEW.created_at
+    ) WHERE id = NEW.id;
 END;
 
 CREATE TRIGGER trg_agents_created_at AFTER INSERT ON agents
-WHEN length(NEW.created_at) <> 26 OR substr(NEW.created_at, 11, 1) <> 'T'
+WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
 BEGIN
-    UPDATE agents SET created_at = CASE
-        WHEN length(NEW.created_at) >= 26 AND substr(NEW.created_at, 27) IN ('', 'Z', '+00:00')
-        THEN substr(NEW.created_at, 1, 10) || 'T' || substr(NEW.created_at, 12, 15)
-        ELSE coalesce(strftime('%Y-%m-%dT%H:%M:%f000', NEW.created_at), NEW.created_at)
-    END WHERE id = NEW.id;
+    UPDATE agents SET created_at = coalesce(
+        (
+            SELECT strftime('%Y-%m-%dT%H:%M:%S', substr(NEW.created_at, 1, 19) || zone)
+                || substr(replace(substr(NEW.created_at, 20), zone, '') || '000000', 1, 7)
+            FROM (SELECT ltrim(substr(NEW.created_at, 21), '0123456789') AS zone)
+            WHERE NEW.created_at GLOB '????-??-??[T ]??:??:??.[0-9]*'
+        ),
+        strftime('%Y-%m-%dT%H:%M:%f000', NEW.created_at),
+        NEW.created_at
+    ) WHERE id = NEW.id;
 END;
 
 CREATE TRIGGER trg_prompts_created_at AFTER INSERT ON prompts
-WHEN length(NEW.created_at) <> 26 OR substr(NEW.created_at, 11, 1) <> 'T'
+WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
 BEGIN
-    UPDATE prompts SET created_at = CASE
-        WHEN length(NEW.created_at) >= 26 AND substr(NEW.created_at, 27) IN ('', 'Z', '+00:00')
-        THEN substr(NEW.created_at, 1, 10) || 'T' || substr(NEW.created_at, 12, 15)
-        ELSE coalesce(strftime('%Y-%m-%dT%H:%M:%f000', NEW.created_at), NEW.created_at)
-    END WHERE id = NEW.id;
+    UPDATE prompts SET created_at = coalesce(
+        (
+            SELECT strftime('%Y-%m-%dT%H:%M:%S', substr(NEW.created_at, 1, 19) || zone)
+                || substr(replace(substr(NEW.created_at, 20), zone, '') || '000000', 1, 7)
+            FROM (SELECT ltrim(substr(NEW.created_at, 21), '0123456789') AS zone)
+            WHERE NEW.created_at GLOB '????-??-??[T ]??:??:??.[0-9]*'
+        ),
+        strftime('%Y-%m-%dT%H:%M:%f000', NEW.created_at),
+        NEW.created_at
+    ) WHERE id = NEW.id;
 END;
 
 CREATE TRIGGER trg_agent_logs_created_at AFTER INSERT ON agent_logs
-WHEN length(NEW.created_at) <> 26 OR substr(NEW.created_at, 11, 1) <> 'T'
+WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
 BEGIN
-    UPDATE agent_logs SET created_at = CASE
-        WHEN length(NEW.created_at) >= 26 AND substr(NEW.created_at, 27) IN ('', 'Z', '+00:00')
-        THEN substr(NEW.created_at, 1, 10) || 'T' || substr(NEW.created_at, 12, 15)
-        ELSE coalesce(strftime('%Y-%m-%dT%H:%M:%f000', NEW.created_at), NEW.created_at)
-    END WHERE id = NEW.id;
+    UPDATE agent_logs SET created_at = coalesce(
+        (
+            SELECT strftime('%Y-%m-%dT%H:%M:%S', substr(NEW.created_at, 1, 19) || zone)
+                || substr(replace(substr(NEW.created_at, 20), zone, '') || '000000', 1, 7)
+            FROM (SELECT ltrim(substr(NEW.created_at, 21), '0123456789') AS zone)
+            WHERE NEW.created_at GLOB '????-??-??[T ]??:??:??.[0-9]*'
+        ),
+        strftime('%Y-%m-%dT%H:%M:%f000', NEW.created_at),
+        NEW.created_at
+    ) WHERE id = NEW.id;
 END;
 
 CREATE TRIGGER trg_system_logs_created_at AFTER INSERT ON system_logs
-WHEN length(NEW.created_at) <> 26 OR substr(NEW.created_at, 11, 1) <> 'T'
+WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
 BEGIN
-    UPDATE system_logs SET created_at = CASE
-        WHEN length(NEW.created_at) >= 26 AND substr(NEW.created_at, 27) IN ('', 'Z', '+00:00')
-        THEN substr(NEW.created_at, 1, 10) || 'T' || substr(NEW.created_at, 12, 15)
-        ELSE coalesce(strftime('%Y-%m-%dT%H:%M:%f000', NEW.created_at), NEW.created_at)
-    END WHERE id = NEW.id;
+    UPDATE system_logs SET created_at = coalesce(
+        (
+            SELECT strftime('%Y-%m-%dT%H:%M:%S', substr(NEW.created_at, 1, 19) || zone)
+                || substr(replace(substr(NEW.created_at, 20), zone, '') || '000000', 1, 7)
+            FROM (SELECT ltrim(substr(NEW.created_at, 21), '0123456789') AS zone)
+            WHERE NEW.created_at GLOB '????-??-??[T ]??:??:??.[0-9]*'
+        ),
+        strftime('%Y-%m-%dT%H:%M:%f000', NEW.created_at),
+        NEW.created_at
+    ) WHERE id = NEW.id;
 END;
 
 

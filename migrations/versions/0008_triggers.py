@@ -35,13 +35,18 @@ BEGIN
 END"""
 CREATED_SQLITE = """\
 CREATE TRIGGER trg_{table}_created_at AFTER INSERT ON {table}
-WHEN length(NEW.created_at) <> 26 OR substr(NEW.created_at, 11, 1) <> 'T'
+WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
 BEGIN
-    UPDATE {table} SET created_at = CASE
-        WHEN length(NEW.created_at) >= 26 AND substr(NEW.created_at, 27) IN ('', 'Z', '+00:00')
-        THEN substr(NEW.created_at, 1, 10) || 'T' || substr(NEW.created_at, 12, 15)
-        ELSE coalesce(strftime('%Y-%m-%dT%H:%M:%f000', NEW.created_at), NEW.created_at)
-    END WHERE id = NEW.id;
+    UPDATE {table} SET created_at = coalesce(
+        (
+            SELECT strftime('%Y-%m-%dT%H:%M:%S', substr(NEW.created_at, 1, 19) || zone)
+                || substr(replace(substr(NEW.created_at, 20), zone, '') || '000000', 1, 7)
+            FROM (SELECT ltrim(substr(NEW.created_at, 21), '0123456789') AS zone)
+            WHERE NEW.created_at GLOB '????-??-??[T ]??:??:??.[0-9]*'
+        ),
+        strftime('%Y-%m-%dT%H:%M:%f000', NEW.created_at),
+        NEW.created_at
+    ) WHERE id = NEW.id;
 END"""
 UPDATED_POSTGRES = """\
 CREATE TRIGGER trg_{table}_updated_at BEFORE UPDATE OF {columns} ON {table} FOR EACH ROW
