@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import select
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -25,6 +26,9 @@ from orchdb.statements import Parameters, Prepared
 
 PING_AFTER_SECONDS = 1.0
 GIVE_BACK_SECONDS = 30.0
+COPY_FROM_ROWS = 25
+# Ids are reserved before the rows are copied, so that they are those of the rows by guarantee.
+_RESERVE = "SELECT nextval(pg_get_serial_sequence({}, 'id')) FROM generate_series(1, {})"
 _POLL = getattr(select, "poll", None)
 
 
@@ -104,6 +108,17 @@ class AsyncpgLane(Lane):
         return Outcome(list(map(prepared.row, records)), 0)
 
     async def run_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
+        if len(parameters) >= COPY_FROM_ROWS:
+            table, columns = _target(prepared.sql)
+            if not prepared.returns_rows:
+                await self.driver.copy_records_to_table(table, records=parameters, columns=columns)
+                return []
+            numbers = [
+                record[0] for record in await self.driver.fetch(_RESERVE.format("$1", "$2"), table, len(parameters))
+            ]
+            records = [(number, *row) for number, row in zip(numbers, parameters, strict=True)]
+            await self.driver.copy_records_to_table(table, records=records, columns=["id", *columns])
+            return numbers
         # The protocol answers each set of parameters in its turn, so that the ids are those of the rows by guarantee.
         if prepared.returns_rows:
             return [record[0] for record in await self.driver.fetchmany(prepared.sql, parameters)]
@@ -143,6 +158,8 @@ class PsycopgLane(Lane):
 
     async def run_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
         cursor = self.driver.cursor()
+        if len(parameters) >= COPY_FROM_ROWS:
+            return await _copy(cursor, prepared, parameters)
         await cursor.executemany(prepared.sql, parameters, returning=prepared.returns_rows)
         numbers: list[int] = []
         more = prepared.returns_rows
@@ -150,6 +167,28 @@ class PsycopgLane(Lane):
             numbers.append((await cursor.fetchone())[0])
             more = cursor.nextset()
         return numbers
+
+
+async def _copy(cursor: Any, prepared: Prepared, parameters: Sequence[Any]) -> list[int]:
+    table, columns = _target(prepared.sql)
+    rows: Iterable[Sequence[Any]] = ([row[column] for column in columns] for row in parameters)
+    numbers: list[int] = []
+    if prepared.returns_rows:
+        await cursor.execute(_RESERVE.format("%s", "%s"), (table, len(parameters)))
+        numbers = [record[0] for record in await cursor.fetchall()]
+        columns = ("id", *columns)
+        rows = ([number, *row] for number, row in zip(numbers, rows, strict=True))
+    async with cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
+        for row in rows:
+            await copy.write_row(row)
+    return numbers
+
+
+@cache
+def _target(sql: str) -> tuple[str, tuple[str, ...]]:
+    """The table and the columns of an INSERT of ours."""
+    table, _, columns = sql.removeprefix("INSERT INTO ").partition(" VALUES ")[0].partition(" ")
+    return table, tuple(columns.strip("()").split(", "))
 
 
 class Lanes:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from orchdb import versions
+from orchdb.appends import Appends
 from orchdb.backend import Backend, Outcome, Session
 from orchdb.connections import part_of_transaction
 from orchdb.errors import ConnectionLostError, OperationError, not_connected, sqlstate
@@ -179,6 +180,7 @@ class PostgresBackend(Backend):
             self._read_engine = read_settings.engine(settings.options.pool_size, read_only=True)
         self._caller_engine = self._read_settings.engine(1, read_only=True)
         self._pools: list[Lanes] = []
+        self._appends: Appends | None = None
         self.dialect = self._engine.dialect
 
     async def open(self) -> None:
@@ -191,6 +193,7 @@ class PostgresBackend(Backend):
     async def _open(self) -> None:
         await self._prepare_schema()
         self._lanes = self._read_lanes = self._pool(self._settings, self._engine)
+        self._appends = Appends(self._lanes, self._write)
         if self._read_engine is not self._engine:
             self._read_lanes = self._pool(self._read_settings, self._read_engine)
         connection = await _connect(self._read_settings, self._caller_engine)
@@ -216,6 +219,8 @@ class PostgresBackend(Backend):
         return lanes
 
     async def close(self) -> None:
+        if self._appends is not None:
+            await self._appends.close()
         for lanes in self._pools:
             await lanes.close()
         if hasattr(self, "connection"):
@@ -227,6 +232,11 @@ class PostgresBackend(Backend):
         return await self._single(self._read_lanes, prepared, parameters, reads=True)
 
     async def write(self, prepared: Prepared, parameters: Parameters) -> Outcome:
+        if prepared.is_insert and self._appends is not None:
+            return await self._appends.run(prepared, parameters)
+        return await self._write(prepared, parameters)
+
+    async def _write(self, prepared: Prepared, parameters: Parameters) -> Outcome:
         return await self._single(self._lanes, prepared, parameters, reads=False)
 
     async def _single(self, lanes: Lanes, prepared: Prepared, parameters: Parameters, *, reads: bool) -> Outcome:
