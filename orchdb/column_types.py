@@ -34,11 +34,14 @@ class CheckedType(TypeDecorator[Any]):
     """A column type whose values pass a check that can name the column, ``table.column``."""
 
     impl: TypeEngine[Any] | type[TypeEngine[Any]] = Text
-    cache_ok = True
     place = "value"
     required = False
     on_sqlite: TypeEngine[Any] = Text()
     on_postgres: TypeEngine[Any] = Text()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.cache_ok = True  # SQLAlchemy looks for it in each class itself, and warns where it is only inherited
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         return self.on_sqlite if _is_sqlite(dialect) else self.on_postgres
