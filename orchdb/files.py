@@ -58,6 +58,18 @@ def make(path: Path) -> None:
         raise OperationError(f"{path} cannot be used: {reason}")
 
 
+def require(path: Path) -> None:
+    """Make sure that the file is there, where none may be made.
+
+    Raises:
+        OperationError: There is no regular file at the path.
+    """
+    if not path.exists():
+        raise OperationError(f"{path} does not exist, and read_only makes no file")
+    if not path.is_file():
+        raise OperationError(f"{path} is not a regular file")
+
+
 def _make_file(path: Path) -> None:
     if sys.platform == "linux":
         # Without a descriptor: another manager of this process may have opened the file before it would be closed.
@@ -83,7 +95,10 @@ def _remove(folder: Path, process: int) -> None:
 def named(path: Path, error: BaseException) -> OperationError:
     """The error that says why this file could not be opened."""
     known = translate(error, "connect", None)
-    return OperationError(f"{path}: {known.message}", operation="connect", code=known.code)
+    message = known.message
+    if known.code == "SQLITE_READONLY_DIRECTORY":
+        message = "its folder cannot be written, which SQLite needs for a file in WAL mode, even to read it"
+    return OperationError(f"{path}: {message}", operation="connect", code=known.code)
 
 
 class Watch:

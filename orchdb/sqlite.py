@@ -27,7 +27,7 @@ from orchdb.backend import Backend, Outcome, Session
 from orchdb.backup import back_up, backed_up_beside
 from orchdb.connections import ShieldedConnection, part_of_transaction
 from orchdb.errors import OperationError, sqlite_code
-from orchdb.files import PrivateFolder, Watch, make, named, warn_about
+from orchdb.files import PrivateFolder, Watch, make, named, require, warn_about
 from orchdb.location import MEMORY
 from orchdb.shielding import to_the_end
 from orchdb.statements import Parameters, Prepared
@@ -217,8 +217,7 @@ class SqliteBackend(Backend):
         raise failure
 
     async def _open(self) -> None:
-        if not self._read_only:
-            make(self.path)
+        (require if self._read_only else make)(self.path)
         warn_about(self.path)
         # The reader comes first: a database that is not ours has to be refused before anything of it is changed.
         reader = await self._connect(ShieldedConnection(self._read_engine))

@@ -181,14 +181,13 @@ def statements_of(script: str) -> list[str]:
     """The statements of an SQL script, split where SQLite sees an end; triggers stay whole."""
     statements: list[str] = []
     current = ""
-    for piece in script.split(";"):
-        current += piece
-        if sqlite3.complete_statement(f"{current};"):
-            statements.append(f"{current};".strip())
+    *pieces, rest = script.split(";")
+    for piece in pieces:
+        current += f"{piece};"
+        if sqlite3.complete_statement(current):
+            statements.append(current.strip())
             current = ""
-        else:
-            current += ";"
-    rest = current.removesuffix(";").strip()
+    rest = (current + rest).strip()
     return [*statements, rest] if rest else statements
 
 
