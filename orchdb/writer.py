@@ -249,10 +249,14 @@ class Writer:
 
     def _start(self) -> None:
         self._scheduled = False
-        self._drop_the_dead()
         batch: list[_Entry] = []
-        while self._waiting and len(batch) < MAX_BATCH and self._waiting[0].work is not None:
-            batch.append(self._waiting.popleft())
+        while self._waiting and len(batch) < MAX_BATCH:
+            if self._waiting[0].future.done():  # cancelled
+                self._waiting.popleft()
+            elif self._waiting[0].work is None:
+                break
+            else:  # also one whose time is over: each write has at least one try
+                batch.append(self._waiting.popleft())
         if batch:
             self._busy = True
             self.lane.post(partial(run_batch, batch, self.guard), partial(self._finished, batch))

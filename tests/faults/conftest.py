@@ -22,7 +22,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def silent_event_loop(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """What asyncio reports of forgotten exceptions and destroyed tasks fails the test."""
     yield
-    reports = [record for phase in ("setup", "call") for record in caplog.get_records(phase) if record.name == "asyncio"]
+    reports = [
+        record for phase in ("setup", "call") for record in caplog.get_records(phase) if record.name == "asyncio"
+    ]
     reports = [record for record in reports if record.levelno >= logging.ERROR]
     assert not reports, [record.getMessage() for record in reports]
 

@@ -65,9 +65,7 @@ class Storm:
 
     async def lines(self) -> None:
         names = [self.name() for _ in range(20)]
-        await self.db.create_system_logs(
-            {"log_level": "INFO", "component": "fault", "message": name} for name in names
-        )
+        await self.db.create_system_logs({"log_level": "INFO", "component": "fault", "message": name} for name in names)
         self.acknowledged.update(names)
 
     async def together(self) -> None:

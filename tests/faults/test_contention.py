@@ -41,7 +41,9 @@ async def contend(target: Target, seconds: float, backups: Path) -> dict[str, fl
         found = await db.get_agent(agent)
         assert found is not None
         assert found["cost_usd"] == len(rows) * 0.5
-    figures: dict[str, float] = {name: max(result[name] for result in results.result()) for name in ("p50", "p99", "max")}
+    figures: dict[str, float] = {
+        name: max(result[name] for result in results.result()) for name in ("p50", "p99", "max")
+    }
     return {**figures, "rows": len(rows), "paged": paged}
 
 

@@ -193,7 +193,7 @@ class Stepped:
         error: BaseException | None = None
         while True:
             try:
-                future = steps.throw(error) if error is not None else steps.send(value)  # type: ignore[attr-defined]
+                future = steps.throw(error) if error is not None else steps.send(value)
             except StopIteration as end:
                 return end.value
             if self.count in self.points:
@@ -257,3 +257,12 @@ async def test_a_cancellation_at_every_await_of_sqlalchemy_leaves_nothing_open(p
 async def self_contained(path: Path, name: str) -> None:
     async with DatabaseManager(path) as db:
         await swept(db, name)
+
+
+async def test_with_a_lock_timeout_of_0_a_write_tries_once(path: Path) -> None:
+    async with DatabaseManager(path, lock_timeout=0) as db:
+        await log(db, "free")
+        with foreign_lock(path), pytest.raises(OperationError):
+            await asyncio.wait_for(log(db, "locked"), 1)
+        await asyncio.gather(*(log(db, str(number)) for number in range(1000)))
+        assert len(messages(path)) == 1001

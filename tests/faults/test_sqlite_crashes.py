@@ -1,4 +1,4 @@
-"""The process dies in the middle of its work: what was acknowledged is there, what was not is there as a whole or not."""
+"""The process dies in the middle of its work: what was acknowledged is there; the rest is there as a whole or not."""
 
 from __future__ import annotations
 
