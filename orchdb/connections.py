@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, NoReturn
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncResult
 from sqlalchemy.ext.asyncio.base import asyncstartablecontext
 
@@ -14,7 +17,19 @@ from orchdb.errors import OperationError
 from orchdb.shielding import to_the_end
 
 
-class ShieldedConnection(AsyncConnection):
+class _BufferedConnection(AsyncConnection):
+    """A connection that keeps nothing open for a reader who pauses."""
+
+    @asyncstartablecontext
+    async def stream(self, *args: Any, **options: Any) -> AsyncIterator[AsyncResult[Any]]:
+        """The rows, all fetched: a cancelled fetch of one that is still running would close the connection."""
+        options["execution_options"] = {**(options.get("execution_options") or {}), "stream_results": False}
+        result = AsyncResult(await self.execute(*args, **options))
+        with contextlib.suppress(GeneratorExit):  # awaited, and not entered as a context
+            yield result
+
+
+class ShieldedConnection(_BufferedConnection):
     """A connection whose statements run to their end when the caller is cancelled.
 
     SQLAlchemy closes a connection whose statement is cancelled, and a statement of ours that had rows left would then
@@ -36,13 +51,46 @@ class ShieldedConnection(AsyncConnection):
     async def rollback(self) -> None:
         await to_the_end(super().rollback())
 
-    @asyncstartablecontext
-    async def stream(self, *args: Any, **options: Any) -> AsyncIterator[AsyncResult[Any]]:
-        """The rows, all fetched: a cancelled fetch of one that is still running would close the connection."""
-        options["execution_options"] = {**(options.get("execution_options") or {}), "stream_results": False}
-        result = AsyncResult(await self.execute(*args, **options))
-        with contextlib.suppress(GeneratorExit):  # awaited, and not entered as a context
-            yield result
+
+class SharedConnection(_BufferedConnection):
+    """A connection to a server that the caller's tasks share, for reading.
+
+    A statement outside a transaction that the caller began stands for itself: it waits for the others, and it is run
+    again on a new connection if the old one turns out to be gone.
+    """
+
+    def __init__(self, engine: AsyncEngine, connection: Connection | None = None) -> None:
+        super().__init__(engine, connection)
+        self._turn = asyncio.Lock()
+
+    async def execute(self, *args: Any, **options: Any) -> Any:
+        return await self._by_itself(partial(super().execute, *args, **options))
+
+    async def exec_driver_sql(self, *args: Any, **options: Any) -> Any:
+        return await self._by_itself(partial(super().exec_driver_sql, *args, **options))
+
+    async def run_sync(self, *args: Any, **options: Any) -> Any:
+        return await self._by_itself(partial(super().run_sync, *args, **options))
+
+    async def _by_itself(self, run: Callable[[], Awaitable[Any]]) -> Any:
+        async with self._turn:
+            if self.in_transaction():
+                return await run()
+            try:
+                return await self._once(run)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+            return await self._once(run)
+
+    async def _once(self, run: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            result = await run()
+        except BaseException:
+            await to_the_end(super().rollback())
+            raise
+        await super().commit()
+        return result
 
 
 def _refused() -> NoReturn:
@@ -64,6 +112,9 @@ class _PartOfTransaction(AsyncConnection):
     async def invalidate(self, exception: BaseException | None = None) -> None:
         _refused()
 
+    def begin_nested(self) -> NoReturn:
+        raise OperationError("tx.conn: a savepoint is async with tx.transaction()")
+
 
 class TransactionConnection(_PartOfTransaction):
     """``tx.conn`` where the driver handles a cancelled statement itself."""
@@ -71,9 +122,6 @@ class TransactionConnection(_PartOfTransaction):
 
 class ShieldedTransactionConnection(_PartOfTransaction, ShieldedConnection):
     """``tx.conn`` where a cancelled statement has to run to its end."""
-
-    def begin_nested(self) -> NoReturn:
-        raise OperationError("tx.conn: a savepoint is async with tx.transaction()")
 
 
 def part_of_transaction(engine: AsyncEngine, connection: AsyncConnection, *, shielded: bool) -> AsyncConnection:

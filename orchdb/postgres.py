@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from orchdb import versions
 from orchdb.appends import Appends
 from orchdb.backend import Backend, Outcome, Session
-from orchdb.connections import part_of_transaction
-from orchdb.errors import ConnectionLostError, OperationError, not_connected, sqlstate
+from orchdb.connections import SharedConnection, part_of_transaction
+from orchdb.errors import OperationError, not_connected, sqlstate
 from orchdb.lanes import AsyncpgLane, Lane, Lanes, PsycopgLane
 from orchdb.postgres_settings import PostgresSettings
 from orchdb.shielding import to_the_end
@@ -74,9 +74,12 @@ class PostgresSession(Session):
         step = f"step_{len(self._changed) - 1}"
         async with self._lane.turn:
             self._check()
-            if self._changed[-1] or self._exposed:
+            if self._exposed:
+                # Nothing is released: that would take the caller's own savepoints along.
+                await self._script(f"SAVEPOINT {step}")
+            elif self._changed[-1]:
                 await self._script(f"RELEASE SAVEPOINT {step}; SAVEPOINT {step}")
-                self._changed[-1] = False
+            self._changed[-1] = False
             try:
                 result = await work()
             except BaseException:
@@ -181,6 +184,7 @@ class PostgresBackend(Backend):
         self._caller_engine = self._read_settings.engine(1, read_only=True)
         self._pools: list[Lanes] = []
         self._appends: Appends | None = None
+        self._connection: AsyncConnection | None = None
         self.dialect = self._engine.dialect
 
     async def open(self) -> None:
@@ -196,11 +200,19 @@ class PostgresBackend(Backend):
         self._appends = Appends(self._lanes, self._write)
         if self._read_engine is not self._engine:
             self._read_lanes = self._pool(self._read_settings, self._read_engine)
-        connection = await _connect(self._read_settings, self._caller_engine)
-        self.connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await self._open_connection()
+
+    async def _open_connection(self) -> None:
+        connection = await _connect(self._read_settings, SharedConnection(self._caller_engine))
+        self._connection = connection
+        if self._read_settings.pooler:
+            # Read-only by the transaction that each statement gets, because a session is nobody's there.
+            self.connection = await connection.execution_options(postgresql_readonly=True)
+        else:
+            self.connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
 
     async def _prepare_schema(self) -> None:
-        connection = await _connect(self._settings, self._engine)
+        connection = await _connect(self._settings, AsyncConnection(self._engine))
         try:
             found = await versions.examine(connection)
             await connection.rollback()
@@ -223,8 +235,8 @@ class PostgresBackend(Backend):
             await self._appends.close()
         for lanes in self._pools:
             await lanes.close()
-        if hasattr(self, "connection"):
-            await self.connection.close()
+        if self._connection is not None:
+            await self._connection.close()
         for engine in (self._caller_engine, self._read_engine, self._engine):
             await engine.dispose()
 
@@ -247,10 +259,10 @@ class PostgresBackend(Backend):
             try:
                 return await lane.run(prepared, parameters)
             except Exception as error:
-                if tries == TRIES or not _again(lane, error, reads=reads):
-                    raise
                 if lane.closed():
                     lanes.doubt()
+                if tries == TRIES or not _again(lane, error, reads=reads):
+                    raise
             finally:
                 lanes.release(lane)
             await asyncio.sleep(tries * random.uniform(*RETRY_SECONDS))  # noqa: S311  # a pause, not a secret
@@ -270,7 +282,16 @@ class PostgresBackend(Backend):
         raise OperationError("the database is on a server: pg_dump makes a consistent copy of it")
 
     async def begin(self) -> Session:
-        return await PostgresSession.begin(self._lanes, await self._lanes.acquire(), self._engine)
+        tries = 1
+        while True:
+            lane = await self._lanes.acquire()
+            try:
+                return await PostgresSession.begin(self._lanes, lane, self._engine)
+            except Exception:
+                if tries == TRIES or not lane.closed():
+                    raise
+            self._lanes.doubt()
+            tries += 1
 
 
 def _reads(prepared: Prepared) -> bool:
@@ -283,7 +304,7 @@ def _again(lane: Lane, error: Exception, *, reads: bool) -> bool:
 
 
 async def _open_lane(settings: PostgresSettings, engine: AsyncEngine) -> Lane:
-    connection = await _connect(settings, engine)
+    connection = await _connect(settings, AsyncConnection(engine))
     try:
         raw: Any = await connection.get_raw_connection()
         kind = AsyncpgLane if settings.asyncpg else PsycopgLane
@@ -298,15 +319,15 @@ async def _open_lane(settings: PostgresSettings, engine: AsyncEngine) -> Lane:
     return lane
 
 
-async def _connect(settings: PostgresSettings, engine: AsyncEngine) -> AsyncConnection:
-    """A connection of the engine's.
+async def _connect(settings: PostgresSettings, connection: AsyncConnection) -> AsyncConnection:
+    """The connection, open.
 
     Raises:
         OperationError: The server cannot be reached or refuses; the message says where and why.
     """
-    failure: OperationError | ConnectionLostError
+    failure: OperationError
     try:
-        return await engine.connect()
+        return await connection.start()
     except Exception as error:
         failure = not_connected(error, settings.place)
     raise failure
