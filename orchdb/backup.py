@@ -68,7 +68,7 @@ async def backed_up_beside(path: Path, revision: str | None) -> AsyncGenerator[N
 
 def _left_over(path: Path) -> list[Path]:
     """What is left of such backups whose process was killed."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.\w+-\d{{8}}T\d{{12}}\.backup\..*\.partial", re.ASCII)
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.\w+-\d{{8}}T\d{{12}}\.backup\..*\.partial(?:-journal)?", re.ASCII)
     return [found for found in path.parent.iterdir() if pattern.fullmatch(found.name)]
 
 
@@ -102,7 +102,8 @@ def _copy(source: str, target: Path, stop: threading.Event) -> None:
             _publish(partial, target)
             _sync(target.parent)
     finally:
-        partial.unlink(missing_ok=True)
+        for left in (partial, partial.with_name(f"{partial.name}-journal")):
+            left.unlink(missing_ok=True)
 
 
 def _publish(partial: Path, target: Path) -> None:

@@ -14,13 +14,16 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
 
+from orchdb.versions import shipped
+
 ROOT = Path(__file__).parents[1]
 
 
-def configuration(connection: Connection) -> Config:
+def configuration(connection: Connection | None = None) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(ROOT / "migrations"))
-    config.attributes["connection"] = connection
+    config.set_main_option("script_location", str(shipped("migrations")))
+    if connection is not None:
+        config.attributes["connection"] = connection
     return config
 
 
@@ -66,7 +69,7 @@ def command_line(
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_")}
     variables = inherited | {"PYTHONPATH": str(ROOT)} | (environment or {})
     return subprocess.run(
-        [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), *arguments],
+        [sys.executable, "-m", "alembic", "-c", str(shipped("alembic.ini")), *arguments],
         cwd=cwd,
         env=variables,
         capture_output=True,

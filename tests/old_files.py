@@ -8,9 +8,20 @@ import sqlite3
 import uuid
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+Rows = dict[str, dict[Any, dict[str, Any]]]
 
 TABLES = ("orchestrator_agents", "agents", "prompts", "agent_logs", "system_logs")
+TIMES = {
+    "orchestrator_agents": ("created_at", "updated_at"),
+    "agents": ("started_at", "completed_at"),
+    "prompts": ("created_at", "completed_at"),
+    "agent_logs": ("created_at",),
+    "system_logs": ("created_at",),
+}
 
 # Constraints inside the columns and without names, and a trigger of another name: nobody promised how it is written.
 SCHEMA = """\
@@ -156,9 +167,64 @@ class OldFile:
 
     def __init__(self, path: Path, *, seed: int = 1, size: int = 1, others: bool = True) -> None:
         self.path = path
+        content = _content(seed, size, others)
+        self.times = content.times
+        path.write_bytes(content.image)
+
+    def promised(self, rows: Rows) -> Rows:
+        """What an upgrade makes of the rows of the file: their times in the one form."""
+        return {
+            table: {
+                number: row | {column: self.times.get(row[column], row[column]) for column in TIMES[table]}
+                for number, row in found.items()
+            }
+            for table, found in rows.items()
+        }
+
+
+def read(path: Path, tables: tuple[str, ...] = TABLES) -> Rows:
+    """Every row with its row number and its other programs' columns."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.row_factory = sqlite3.Row
+        return {
+            table: {row["number"]: dict(row) for row in connection.execute(f"SELECT rowid AS number, * FROM {table}")}
+            for table in tables
+        }
+
+
+def ask(path: Path, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(query, parameters).fetchall()
+
+
+def change(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+def kept(rows: Rows, promised: Rows) -> Rows:
+    """The rows with no more than the promised columns."""
+    return {
+        table: {number: {name: row[name] for name in promised[table][number]} for number, row in found.items()}
+        for table, found in rows.items()
+    }
+
+
+@cache
+def _content(seed: int, size: int, others: bool) -> _Content:
+    return _Content(seed, size, others)
+
+
+class _Content:
+    """What an old file holds, made once for all tests."""
+
+    def __init__(self, seed: int, size: int, others: bool) -> None:
         self.times: dict[str, str] = {"": ""}
         self._random = random.Random(seed)
-        with closing(sqlite3.connect(path)) as connection:
+        with closing(sqlite3.connect(":memory:")) as connection:
             connection.executescript(SCHEMA)
             if others:
                 connection.executescript(OTHERS)
@@ -166,6 +232,7 @@ class OldFile:
             if others:
                 self._fill_others(connection)
             connection.commit()
+            self.image = connection.serialize()
 
     def _time(self) -> str:
         old, new = old_times(self._random)

@@ -13,24 +13,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from orchdb import tables
-from tests.alembic_runs import ROOT, configuration, downgrade, transaction, upgrade
+from orchdb.versions import HEAD, REVISIONS, schema_file, statements_of
+from tests.alembic_runs import configuration, downgrade, transaction, upgrade
 from tests.old_files import SCHEMA as OLD_SCHEMA
 from tests.old_files import OldFile
 from tests.schema_descriptions import describe_postgres, describe_sqlite
-
-SCHEMA_FILE = ROOT / "schema" / "schema_orchestrator.sql"
-
-
-def statements(script: str) -> list[str]:
-    """The statements of a script, split where SQLite sees the end of one."""
-    found, current = [], ""
-    for line in script.splitlines(keepends=True):
-        current += line
-        if sqlite3.complete_statement(current):
-            found.append(current)
-            current = ""
-    assert not current.strip()
-    return found
 
 
 @pytest.fixture
@@ -60,23 +47,27 @@ def test_upgrading_a_file_of_the_first_class_gives_the_tables_of_the_definitions
 def test_the_schema_file_gives_the_tables_of_the_definitions(tmp_path: Path, head: dict[str, Any]) -> None:
     path = tmp_path / "applied.db"
     with closing(sqlite3.connect(path)) as connection:
-        for statement in statements(SCHEMA_FILE.read_text(encoding="utf-8")):
+        for statement in statements_of(schema_file().read_text(encoding="utf-8")):
             connection.execute(statement)
         connection.commit()
     assert describe_sqlite(path) == head
 
 
 def test_the_schema_file_is_stamped_with_the_newest_revision(tmp_path: Path) -> None:
-    _apply(tmp_path / "applied.db", SCHEMA_FILE.read_text(encoding="utf-8"))
+    _apply(tmp_path / "applied.db", schema_file().read_text(encoding="utf-8"))
     upgrade(tmp_path / "upgraded.db")
     for name in ("applied.db", "upgraded.db"):
         with closing(sqlite3.connect(tmp_path / name)) as connection:
             found = connection.execute("SELECT version_num FROM orchdb_version").fetchall()
             columns = connection.execute("PRAGMA table_info(orchdb_version)").fetchall()
-        assert found == [("0008",)]
+        assert found == [(HEAD,)]
         assert columns == [(0, "version_num", "VARCHAR(32)", 1, None, 1)]
-    with transaction(tmp_path / "upgraded.db") as migrating:
-        assert ScriptDirectory.from_config(configuration(migrating)).get_heads() == ["0008"]
+
+
+def test_the_code_knows_every_revision_there_is() -> None:
+    scripts = ScriptDirectory.from_config(configuration())
+    assert tuple(script.revision for script in scripts.walk_revisions())[::-1] == REVISIONS
+    assert scripts.get_heads() == [HEAD]
 
 
 def _apply(path: Path, script: str) -> None:
@@ -85,19 +76,18 @@ def _apply(path: Path, script: str) -> None:
 
 
 def test_the_schema_file_begins_no_transaction_and_sets_nothing() -> None:
-    for statement in statements(SCHEMA_FILE.read_text(encoding="utf-8")):
+    for statement in statements_of(schema_file().read_text(encoding="utf-8")):
         code = [line for line in statement.splitlines() if line.strip() and not line.startswith("--")]
         assert code[0].split()[0] in {"CREATE", "INSERT"}
 
 
 def test_every_downgrade_gives_what_the_upgrade_to_that_revision_gave(tmp_path: Path) -> None:
     path = tmp_path / "walked.db"
-    revisions = [f"{number:04}" for number in range(1, 9)]
     on_the_way_up = {}
-    for revision in revisions:
+    for revision in REVISIONS:
         upgrade(path, revision)
         on_the_way_up[revision] = describe_sqlite(path)
-    for revision in reversed(revisions[:-1]):
+    for revision in reversed(REVISIONS[:-1]):
         downgrade(path, revision)
         assert describe_sqlite(path) == on_the_way_up[revision], revision
     downgrade(path, "base")
@@ -112,7 +102,7 @@ def test_autogenerate_sees_no_difference_on_sqlite(tmp_path: Path) -> None:
         if name == "upgraded.db":
             upgrade(path)
         elif name == "applied.db":
-            _apply(path, SCHEMA_FILE.read_text(encoding="utf-8"))
+            _apply(path, schema_file().read_text(encoding="utf-8"))
         else:
             with transaction(path) as connection:
                 tables.metadata.create_all(connection)
@@ -164,13 +154,12 @@ def test_upgrading_an_empty_postgres_gives_the_tables_of_the_definitions(postgre
 
 
 def test_every_downgrade_on_postgres_gives_what_the_upgrade_to_that_revision_gave(postgres_url: str) -> None:
-    revisions = [f"{number:04}" for number in range(1, 9)]
     on_the_way_up = {}
     with transaction(postgres_url) as connection:
-        for revision in revisions:
+        for revision in REVISIONS:
             command.upgrade(configuration(connection), revision)
             on_the_way_up[revision] = describe_postgres(connection)
-        for revision in reversed(revisions[:-1]):
+        for revision in reversed(REVISIONS[:-1]):
             command.downgrade(configuration(connection), revision)
             assert describe_postgres(connection) == on_the_way_up[revision], revision
         command.downgrade(configuration(connection), "base")

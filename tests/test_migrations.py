@@ -15,75 +15,15 @@ from sqlalchemy import text
 
 from orchdb.migrating import MigrationError
 from tests.alembic_runs import configuration, downgrade, migrating_engine, transaction, upgrade
-from tests.old_files import TABLES, OldFile
+from tests.old_files import TABLES, OldFile, Rows, ask, change, kept, read
 
-Rows = dict[str, dict[Any, dict[str, Any]]]
-
-TIMES = {
-    "orchestrator_agents": ("created_at", "updated_at"),
-    "agents": ("started_at", "completed_at"),
-    "prompts": ("created_at", "completed_at"),
-    "agent_logs": ("created_at",),
-    "system_logs": ("created_at",),
-}
 OTHERS = ("alembic_version", "hosts", "bookmarks", "audit")
 
 
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> OldFile:
-    return OldFile(tmp_path_factory.mktemp("old") / "filled.db")
-
-
 @pytest.fixture
-def old(filled: OldFile, tmp_path: Path) -> Iterator[OldFile]:
+def old(tmp_path: Path) -> OldFile:
     """An old file with more than ten thousand rows, and with tables, columns and triggers of other programs."""
-    original, filled.path = filled.path, tmp_path / "orchestrator.db"
-    with closing(sqlite3.connect(original)) as source, closing(sqlite3.connect(filled.path)) as copy:
-        source.backup(copy)
-    yield filled
-    filled.path = original
-
-
-def read(path: Path, tables: tuple[str, ...] = TABLES) -> Rows:
-    """Every row with its row number and its other programs' columns."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.row_factory = sqlite3.Row
-        return {
-            table: {row["number"]: dict(row) for row in connection.execute(f"SELECT rowid AS number, * FROM {table}")}
-            for table in tables
-        }
-
-
-def ask(path: Path, query: str, *parameters: object) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(query, parameters).fetchall()
-
-
-def change(path: Path, *statements: str) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA foreign_keys = ON")
-        for statement in statements:
-            connection.execute(statement)
-        connection.commit()
-
-
-def as_promised(rows: Rows, times: dict[str, str]) -> Rows:
-    """The rows with their times in the one form."""
-    return {
-        table: {
-            number: row | {column: times.get(row[column], row[column]) for column in TIMES[table]}
-            for number, row in found.items()
-        }
-        for table, found in rows.items()
-    }
-
-
-def kept(rows: Rows, promised: Rows) -> Rows:
-    """The rows with no more than the promised columns."""
-    return {
-        table: {number: {name: row[name] for name in promised[table][number]} for number, row in found.items()}
-        for table, found in rows.items()
-    }
+    return OldFile(tmp_path / "orchestrator.db")
 
 
 def test_an_upgrade_keeps_every_row_and_value_and_brings_the_times_into_one_form(old: OldFile) -> None:
@@ -91,7 +31,7 @@ def test_an_upgrade_keeps_every_row_and_value_and_brings_the_times_into_one_form
     assert sum(len(rows) for rows in before.values()) > 10_000
     upgrade(old.path)
     after = read(old.path)
-    promised = as_promised(before, old.times)
+    promised = old.promised(before)
     assert {table: rows.keys() for table, rows in after.items()} == {
         table: rows.keys() for table, rows in before.items()
     }

@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import text
 
 from orchdb import DatabaseManager, OperationError, SchemaError
+from orchdb.versions import schema_file
 from tests.conftest import Target
 from tests.support import TABLES, other_program
 
-SCHEMA = Path(__file__).parents[1] / "schema" / "schema_orchestrator.sql"
+SCHEMA = schema_file()
 
 
 def tables_of(path: Path) -> set[str]:
