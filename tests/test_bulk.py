@@ -82,7 +82,8 @@ async def test_all_rows_are_created_or_none(db: DatabaseManager, agent_id: str, 
                     db, operation, [item | {column: value} if n == place else item for n, item in enumerate(items)]
                 )
             assert caught.value.operation == operation
-    for column, value in (("log_level", "LOUD"), ("message", None), ("details", {1, 2})):
+    wrong: dict[str, Any] = {"log_level": "LOUD", "message": None, "details": {1, 2}}
+    for column, value in wrong.items():
         with pytest.raises(InvalidValueError) as refused:
             await db.create_agent_logs([*lines[:place], lines[place] | {column: value}])
         assert refused.value.column == column
@@ -123,7 +124,8 @@ async def test_what_is_no_list_of_items_is_a_type_error(db: DatabaseManager, age
 
 
 async def test_a_prompts_status_is_checked_in_bulk_too(db: DatabaseManager, agent_id: str) -> None:
-    for status in ("executing", None, [], 5):
+    wrong: list[Any] = ["executing", None, [], 5]
+    for status in wrong:
         with pytest.raises(InvalidValueError):
             await db.create_prompts([prompt(agent_id, 1) | {"status": status}])
 

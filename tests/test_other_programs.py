@@ -148,12 +148,15 @@ async def test_other_times_are_read_in_the_one_form(db: DatabaseManager, path: P
         *FIRST_REVISION_INSERTS,
         "UPDATE agents SET started_at = '2026-02-04 10:30:00', completed_at = '2026-02-04T12:00:00+02:00'",
         "UPDATE prompts SET completed_at = 'yesterday'",
+        "UPDATE orchestrator_agents SET deleted_at = '0001-01-01T00:00:00+05:00'",
     )
     agent: Any = await db.get_agent("agent 1")
     prompt: Any = await db.get_prompt("prompt/1")
     assert agent["started_at"] == "2026-02-04T10:30:00.000000"
     assert agent["completed_at"] == "2026-02-04T10:00:00.000000"
     assert prompt["completed_at"] == "yesterday"
+    definition: Any = await db.get_orchestrator_agent("adw-orchestrator", include_deleted=True)
+    assert definition["deleted_at"] == "0001-01-01T00:00:00+05:00"
 
 
 async def test_foreign_rows_sort_page_and_prune_like_ours(db: DatabaseManager, path: Path) -> None:

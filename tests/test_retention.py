@@ -62,7 +62,8 @@ async def test_an_age_before_all_time_deletes_nothing(db: DatabaseManager) -> No
 
 @pytest.mark.usefixtures("lines")
 async def test_what_is_no_age_is_refused(db: DatabaseManager) -> None:
-    for days in (-1, -0.5, float("nan"), "30", None, True, [], timedelta(days=1)):
+    wrong: list[Any] = [-1, -0.5, float("nan"), "30", None, True, [], timedelta(days=1)]
+    for days in wrong:
         with pytest.raises(InvalidValueError) as caught:
             await call(db, "cleanup_old_logs", days)
         assert (caught.value.operation, caught.value.column) == ("cleanup_old_logs", "days")

@@ -29,6 +29,7 @@ READER = BOTH | {"busy_timeout": 10_000, "query_only": 1, "wal_autocheckpoint": 
 
 async def settings_of(connection: AsyncConnection | None, names: dict[str, Any]) -> dict[str, Any]:
     assert connection is not None
+    await connection.execute(text("SELECT 1 FROM agents"))  # before it has read, a connection does not know of the WAL
     found = {}
     for name in names:
         found[name] = (await connection.execute(text(f"PRAGMA {name}"))).scalar_one()

@@ -212,7 +212,7 @@ async def test_a_cancellation_undoes_the_block_and_frees_the_lock(db: DatabaseMa
 async def test_a_task_that_waits_for_a_transaction_can_be_cancelled(db: DatabaseManager) -> None:
     async with db.transaction() as tx:
         await tx.create_orchestrator_agent("first")
-        waiting = [asyncio.create_task(db.create_orchestrator_agent("second"))]
+        waiting: list[asyncio.Task[Any]] = [asyncio.create_task(db.create_orchestrator_agent("second"))]
 
         async def third() -> None:
             async with db.transaction():

@@ -150,7 +150,7 @@ async def test_a_whole_float_stays_a_float(db: DatabaseManager) -> None:
 
 
 async def test_large_json_comes_back_whole(db: DatabaseManager, agent_id: str) -> None:
-    value = {f"key-{n}": {"text": "größer " * 20, "numbers": list(range(10))} for n in range(5_000)}
+    value: Any = {f"key-{n}": {"text": "größer " * 20, "numbers": list(range(10))} for n in range(5_000)}
     assert await stored(db, value) == value
     await db.update_agent(agent_id, metadata=value)
     row = await db.get_agent(agent_id)
