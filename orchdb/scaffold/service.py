@@ -174,11 +174,12 @@ def _inside(root: Path, path: str) -> Path:
     try:
         root = root.resolve()
         target = (root / path).resolve()
-    except (OSError, RuntimeError):  # links that lead to each other
+    except (OSError, RuntimeError):  # links that lead to each other, before Python 3.13
         target = root
-    if not path or not target.is_relative_to(root) or target == root:
-        raise InvalidValueError(f"{path}: lies outside the folder", column="folder")
     folders = [place for place in target.parents if place.is_relative_to(root)]
+    looping = any(place.is_symlink() for place in (target, *folders))  # and from Python 3.13
+    if looping or not path or not target.is_relative_to(root) or target == root:
+        raise InvalidValueError(f"{path}: lies outside the folder", column="folder")
     if any(place.exists() and not place.is_dir() for place in folders) or (target.exists() and not target.is_file()):
         raise OperationError(f"{path}: something else is in the way")
     return target
