@@ -8,6 +8,7 @@ overwrite rows that were acknowledged. A file is known by ``stat`` and by what S
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import sqlite3
@@ -35,6 +36,7 @@ from orchdb.writer import RETRY_SECONDS, Lane, Readers, Work, Writer, locked, un
 
 Durability = Literal["normal", "full"]
 READERS = 4
+_ENDED = "the transaction was rolled back by an earlier failure"
 _SETUP_TIMEOUT_MS = 10_000
 _WRITER_TIMEOUT_MS = 100
 _UPGRADE_TIMEOUT_MS = 600_000  # another process may be upgrading a large file
@@ -104,7 +106,7 @@ class InTransaction:
 
     def __call__(self, connection: sqlite3.Connection) -> Any:
         if not connection.in_transaction:
-            raise OperationError("the transaction was rolled back by an earlier failure")
+            raise OperationError(_ENDED)
         return self._work(connection)
 
 
@@ -153,7 +155,11 @@ class SqliteSession(Session):
 
     async def end_savepoint(self, *, commit: bool) -> None:
         savepoint = self._savepoints.pop()
-        await to_the_end(savepoint.commit() if commit else savepoint.rollback())
+        if commit:
+            await to_the_end(savepoint.commit())
+            return
+        with contextlib.suppress(OperationError):  # the whole transaction has been rolled back
+            await to_the_end(savepoint.rollback())
 
     async def commit(self) -> None:
         try:
@@ -201,6 +207,7 @@ class SqliteBackend(Backend):
         self.path = Path(os.path.realpath(url.database or ""))
         self._watch = Watch(self.path)
         self._write_engine = _engine(_address(self.path), 1, _configure_writer(durability), "BEGIN IMMEDIATE")
+        event.listen(self._write_engine.sync_engine, "before_cursor_execute", _refuse_after_the_end)
         mode = "ro" if read_only else "rw"
         self._read_engine = _engine(_address(self.path, mode), READERS + 1, _configure_reader, "BEGIN")
         self.dialect = self._write_engine.dialect
@@ -368,6 +375,13 @@ def _engine(url: URL, size: int, configure: Callable[[sqlite3.Connection], None]
             connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _refuse_after_the_end(connection: Connection, *_: object) -> None:
+    """Without BEGIN a statement of the caller's would be committed by itself: a full disk, say, ends a transaction."""
+    driver: Any = connection.connection.driver_connection
+    if connection.in_transaction() and not driver.in_transaction:
+        raise OperationError(_ENDED)
 
 
 def _configure(connection: sqlite3.Connection, settings: dict[str, object]) -> None:
