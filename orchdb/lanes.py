@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import select
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -171,16 +171,15 @@ class PsycopgLane(Lane):
 
 async def _copy(cursor: Any, prepared: Prepared, parameters: Sequence[Any]) -> list[int]:
     table, columns = _target(prepared.sql)
-    rows: Iterable[Sequence[Any]] = ([row[column] for column in columns] for row in parameters)
     numbers: list[int] = []
+    names = columns
     if prepared.returns_rows:
         await cursor.execute(_RESERVE.format("%s", "%s"), (table, len(parameters)))
         numbers = [record[0] for record in await cursor.fetchall()]
-        columns = ("id", *columns)
-        rows = ([number, *row] for number, row in zip(numbers, rows, strict=True))
-    async with cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
-        for row in rows:
-            await copy.write_row(row)
+        names = ("id", *columns)
+    async with cursor.copy(f"COPY {table} ({', '.join(names)}) FROM STDIN") as copy:
+        for place, row in enumerate(parameters):
+            await copy.write_row([*numbers[place : place + 1], *(row[column] for column in columns)])
     return numbers
 
 

@@ -155,6 +155,7 @@ class PostgresSession(Session):
         if self._over:
             return
         self._over = True
+        self._face.sync_connection = None  # whoever kept tx.conn must not reach the next user of the connection
         try:
             if not self._lane.closed():
                 await to_the_end(self._lane.set_autocommit(True))
