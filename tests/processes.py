@@ -17,7 +17,7 @@ from functools import partial
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
-from orchdb import DatabaseManager
+from orchdb import DatabaseManager, OperationError
 
 # Each process is forked from one that has imported everything and runs no thread.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -125,6 +125,19 @@ def steps_of_upgrade(url: str, *, killed_at: int | None = None) -> int | None:
     process.join(TIMEOUT)
     assert process.exitcode == (0 if killed_at is None else -signal.SIGKILL)
     return None if killed_at is not None else result.get()
+
+
+def names_of_definitions(path: str) -> list[str] | str:
+    """Read them with ``read_only``; what it says if it cannot."""
+
+    async def names() -> list[str]:
+        async with DatabaseManager(path, read_only=True) as db:
+            return [row["name"] for row in await db.list_orchestrator_agents()]
+
+    try:
+        return asyncio.run(names())
+    except OperationError as error:
+        return str(error)
 
 
 def without_privileges(work: Callable[..., Any], *arguments: Any) -> Any:
