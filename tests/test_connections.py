@@ -1,5 +1,7 @@
 """``db.conn`` and ``tx.conn``: the caller's own SQL, beside the operations and inside a transaction."""
 
+# ruff: noqa: PT012  # what raises is the end of the block, so the block is what stands under raises()
+
 from __future__ import annotations
 
 import asyncio
@@ -99,14 +101,24 @@ async def test_every_way_to_write_in_a_transaction_works(db: DatabaseManager) ->
     assert [row["message"] for row in await db.get_system_logs()] == ["by hand"]
 
 
-async def test_a_savepoint_of_ones_own_is_undone_alone(db: DatabaseManager) -> None:
+async def test_own_statements_in_an_inner_block_are_undone_with_it(db: DatabaseManager) -> None:
     async with db.transaction() as tx:
         await tx.conn.execute(LINE)
-        savepoint = await tx.conn.begin_nested()
-        await tx.conn.execute(LINE)
-        await savepoint.rollback()
+        with pytest.raises(ZeroDivisionError):
+            async with tx.transaction() as inner:
+                await inner.conn.execute(LINE.values(message="gone"))
+                raise ZeroDivisionError
         await tx.create_system_log("INFO", "c", "y")
     assert [row["message"] for row in await db.get_system_logs()] == ["x", "y"]
+
+
+@pytest.mark.parametrize("beginning", ["begin", "begin_nested"])
+async def test_conn_begins_no_transaction_of_its_own_inside_one(db: DatabaseManager, beginning: str) -> None:
+    async with db.transaction() as tx:
+        with pytest.raises(OperationError, match="transaction"):
+            await getattr(tx.conn, beginning)()
+        await tx.create_system_log("INFO", "c", "x")
+    assert len(await db.get_system_logs()) == 1
 
 
 async def test_closing_inside_ones_own_transaction_is_refused(db: DatabaseManager) -> None:

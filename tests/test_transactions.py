@@ -209,24 +209,26 @@ async def test_a_cancellation_undoes_the_block_and_frees_the_lock(db: DatabaseMa
     assert await names(db) == ["next"]
 
 
-async def test_a_task_that_waits_for_a_transaction_can_be_cancelled(db: DatabaseManager) -> None:
+async def test_a_task_that_waits_for_a_transaction_can_be_cancelled(db: DatabaseManager, agent_id: str) -> None:
     async with db.transaction() as tx:
-        await tx.create_orchestrator_agent("first")
-        waiting: list[asyncio.Task[Any]] = [asyncio.create_task(db.create_orchestrator_agent("second"))]
+        await tx.update_agent(agent_id, session_id="first")
 
         async def third() -> None:
-            async with db.transaction():
-                pytest.fail("the block must not run")
+            async with db.transaction() as other:
+                await other.update_agent(agent_id, session_id="third")
+                pytest.fail("the update must wait")
 
-        waiting.append(asyncio.create_task(third()))
-        await asyncio.sleep(0.02)
+        second = asyncio.create_task(db.update_agent(agent_id, session_id="second"))
+        waiting: list[asyncio.Task[Any]] = [second, asyncio.create_task(third())]
+        await asyncio.sleep(0.05)
         for task in waiting:
             task.cancel()
         results = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(result, asyncio.CancelledError) for result in results)
-    async with db.transaction() as tx:
-        await tx.create_orchestrator_agent("fourth")
-    assert "second" not in await names(db)
+    assert [row["session_id"] for row in await db.list_agents()] == ["first"]
+    async with db.transaction() as tx, asyncio.timeout(10):
+        await tx.update_agent(agent_id, session_id="fourth")
+    assert [row["session_id"] for row in await db.list_agents()] == ["fourth"]
 
 
 CHANGES: dict[str, dict[str, Any]] = {  # without a change an update only reads
@@ -261,14 +263,15 @@ async def test_an_event_past_ones_own_transaction_is_not_logged(db: DatabaseMana
     assert [row["message"] for row in await db.get_agent_logs(agent_id)] == ["y"]
 
 
-async def test_another_task_writes_when_the_transaction_has_ended(db: DatabaseManager) -> None:
+async def test_another_task_changes_the_row_when_the_transaction_has_ended(db: DatabaseManager, agent_id: str) -> None:
     async with db.transaction() as tx:
-        other = asyncio.create_task(db.create_orchestrator_agent("other"))
-        await asyncio.sleep(0.02)
+        await tx.add_agent_cost(agent_id, 1)
+        other = asyncio.create_task(db.add_agent_cost(agent_id, 2))
+        await asyncio.sleep(0.05)
         assert not other.done()
-        await tx.create_orchestrator_agent("first")
-    await other
-    assert set(await names(db)) == {"first", "other"}
+        await tx.add_agent_cost(agent_id, 4)
+    assert await other is True
+    assert [row["cost_usd"] for row in await db.list_agents()] == [7.0]
 
 
 async def test_tasks_of_a_block_may_share_its_transaction(db: DatabaseManager) -> None:
