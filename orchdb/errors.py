@@ -10,7 +10,7 @@ import asyncio
 import socket
 import sqlite3
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 class OrchdbError(Exception):
@@ -170,9 +170,10 @@ def not_connected(error: BaseException, place: str) -> OperationError:
     """The error for a connection that could not be made: nothing was lost, for nothing was begun."""
     failure = translate(error, "connect", None)
     reason = failure.message
-    if isinstance(failure, ConnectionLostError) or failure.code is None:
+    if failure.code is None:
         causes = list(_chain(error))
-        reason = next((text for kind, text in _UNREACHABLE if any(isinstance(cause, kind) for cause in causes)), reason)
+        known = (text for kind, text in _UNREACHABLE if any(isinstance(cause, kind) for cause in causes))
+        reason = next(known, _said_by_libpq(causes) or reason)
     return OperationError(f"no connection to {place}: {reason}", code=failure.code)
 
 
@@ -218,6 +219,12 @@ def _from_type(error: BaseException) -> OrchdbError:
     if any(issubclass(kind, (OverflowError, UnicodeError, sqlite3.DataError)) for kind in kinds):
         return InvalidValueError("a value that its column cannot hold")
     return OperationError(f"the driver failed with {kinds[0].__name__}")
+
+
+def _said_by_libpq(causes: Iterable[BaseException]) -> str:
+    """Why libpq could not connect: it has no codes for that. Its text names host, port and user, never a password."""
+    texts = (str(cause) for cause in causes if type(cause).__module__.startswith("psycopg"))
+    return next(texts, "").strip().partition("\n")[0]
 
 
 _UNREACHABLE: tuple[tuple[type[BaseException], str], ...] = (
