@@ -104,16 +104,22 @@ class DatabaseManager(Operations):
             raise InvalidValueError("lock_timeout: must be a number of seconds from 0", column="lock_timeout")
         self._url = resolve(db_path)
         server = PostgresOptions(pool_size, pool_timeout, connect_timeout, statement_timeout, lock_timeout, durability)
-        if self._url.drivername.startswith("sqlite"):
+        replica = None if read_url is None else resolve(read_url)
+        on_sqlite = self._url.drivername.startswith("sqlite")
+        if replica is not None and (on_sqlite or replica.drivername.startswith("sqlite")):
+            raise InvalidValueError(
+                "read_url: is the URL of a Postgres replica, for a Postgres db_path", column="read_url"
+            )
+        if on_sqlite:
             path = None if schema_path is None else Path(schema_path)
             make_backend = partial(
                 _sqlite(), self._url, durability=durability, lock_timeout=lock_timeout, schema_path=path
             )
         else:
             make_backend = partial(_postgres(), PostgresSettings.of(self._url, server))
-            if read_url is not None:
-                replica = resolve(read_url).set(drivername=self._url.drivername)
-                make_backend = partial(make_backend, read_settings=PostgresSettings.of(replica, server))
+            if replica is not None:
+                settings = PostgresSettings.of(replica.set(drivername=self._url.drivername), server)
+                make_backend = partial(make_backend, read_settings=settings)
         make_backend = partial(make_backend, upgrade=upgrade, read_only=read_only)
         self._database = Database(make_backend, close_timeout=lock_timeout + 5, read_only=read_only)
 
