@@ -22,15 +22,6 @@ from tests.alembic_runs import configuration, downgrade, transaction, upgrade
 from tests.conftest import Target
 from tests.old_files import TABLES, OldFile, ask, change, read
 from tests.processes import names_of_definitions, without_privileges
-from tests.support import NO_ROW, OPERATIONS, call
-
-READING = ("get_", "list_", "iter_")
-CHANGES = {
-    "update_orchestrator_agent": {"description": "changed"},
-    "update_agent": {"error_message": "changed"},
-    "update_prompt": {"error_message": "changed"},
-}
-"""Without one, an update only looks whether the row is there."""
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -222,29 +213,6 @@ async def test_an_older_postgres_database_is_refused_unless_the_upgrade_is_asked
     assert "upgrade head" in said
     with transaction(postgres_url) as connection:
         assert connection.execute(text("SELECT version_num FROM orchdb_version")).scalar() == "0003"
-
-
-async def test_a_read_only_manager_reads_and_refuses_every_write(target: Target) -> None:
-    async with DatabaseManager(target.url) as db:
-        key = await db.create_orchestrator_agent("scout")
-    before = target.path.read_bytes() if target.engine == "sqlite" else b""
-    async with DatabaseManager(target.url, read_only=True) as db:
-        found = await db.get_orchestrator_agent(key)
-        assert found is not None
-        assert found["name"] == "scout"
-        assert await db.schema_version() == HEAD
-        for operation, arguments in OPERATIONS.items():
-            if operation.startswith(READING) or operation in {"backup", "schema_version"}:
-                continue
-            changes = CHANGES.get(operation, {})
-            with pytest.raises(OperationError, match="read_only"):
-                await call(db, operation, *arguments, **changes)
-        with pytest.raises(OperationError, match="read_only"):
-            async with db.transaction():
-                pytest.fail("the block must not run")
-        assert await db.log_agent_event(NO_ROW, "milestone", "Done") is None
-    if target.engine == "sqlite":
-        assert target.path.read_bytes() == before
 
 
 async def test_read_only_makes_no_file_and_fills_no_empty_one(tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+"""Several processes that connect at once, and processes that are killed while they upgrade."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from orchdb import DatabaseManager
+from orchdb.versions import HEAD, REVISIONS
+from tests.alembic_runs import transaction, upgrade
+from tests.conftest import Target
+from tests.old_files import OldFile, ask, kept, read
+from tests.processes import Connected, connect_at_once, steps_of_upgrade
+
+PROCESSES = 8
+KILLS = 20
+
+
+def test_eight_processes_at_once_make_one_schema(target: Target) -> None:
+    assert connect_at_once(target.url, PROCESSES) == [Connected(HEAD, 0, 0)] * PROCESSES
+
+
+def one_of_them_upgraded(connected: list[Connected], definitions: int, migrations: int) -> bool:
+    ran = sorted(one.migrations for one in connected)
+    found = {(one.revision, one.definitions) for one in connected}
+    return ran == [0] * (PROCESSES - 1) + [migrations] and found == {(HEAD, definitions)}
+
+
+@pytest.mark.parametrize("revision", [None, "0004"])
+def test_eight_processes_at_once_upgrade_an_old_file_once(tmp_path: Path, revision: str | None) -> None:
+    old = OldFile(tmp_path / "old.db")
+    if revision is not None:
+        upgrade(old.path, revision)
+    before = read(old.path)
+    connected = connect_at_once(str(old.path), PROCESSES)
+    assert one_of_them_upgraded(connected, len(before["orchestrator_agents"]), 4 if revision else len(REVISIONS))
+    promised = old.promised(before)
+    assert kept(read(old.path), promised) == promised
+    (backup,) = tmp_path.glob("*.backup")
+    assert read(backup) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"old.db", backup.name}
+
+
+def test_eight_processes_at_once_upgrade_an_old_postgres_database_once(postgres_url: str) -> None:
+    upgrade(postgres_url, "0002")
+    with transaction(postgres_url) as connection:
+        connection.execute(
+            text(
+                "INSERT INTO orchestrator_agents (id, name, agent_type) "
+                "SELECT gen_random_uuid(), 'n' || n, 'planner' FROM generate_series(1, 50) n"
+            )
+        )
+    assert one_of_them_upgraded(connect_at_once(postgres_url, PROCESSES, upgrade=True), 50, len(REVISIONS) - 2)
+
+
+async def test_an_upgrade_that_is_killed_anywhere_is_made_good_by_the_next_connect(tmp_path: Path) -> None:
+    old = OldFile(tmp_path / "old.db")
+    template = tmp_path / "template.db"
+    shutil.copyfile(old.path, template)
+    before = read(template)
+    assert sum(len(rows) for rows in before.values()) > 10_000
+    promised = old.promised(before)
+    steps = steps_of_upgrade(str(old.path))
+    assert steps is not None
+
+    points = random.Random(3).sample(range(1, steps + 1), KILLS)
+    found = set()
+    for number, point in enumerate(points):
+        folder = tmp_path / f"killed-{number}"
+        folder.mkdir()
+        path = Path(shutil.copyfile(template, folder / "old.db"))
+        steps_of_upgrade(str(path), killed_at=point)
+        found.add((any(folder.glob("*.partial")), any(folder.glob("*.backup"))))
+        async with DatabaseManager(path) as db:
+            assert await db.schema_version() == HEAD
+        assert kept(read(path), promised) == promised
+        assert ask(path, "PRAGMA integrity_check") == [("ok",)]
+        backups = list(folder.glob("*.backup"))
+        assert backups
+        assert all(read(backup) == before for backup in backups)
+        assert {left.name for left in folder.iterdir()} == {"old.db", *(backup.name for backup in backups)}
+    assert {(True, False), (False, True)} <= found, "some are killed during the backup, and some behind it"
