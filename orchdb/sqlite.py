@@ -414,21 +414,23 @@ def _configure_writer(durability: Durability) -> Callable[[sqlite3.Connection], 
     def configure(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA busy_timeout = {_SETUP_TIMEOUT_MS}").close()
         _switch_to_wal(connection)
-        _configure(
-            connection,
-            {
-                "synchronous": 2 if durability == "full" else 1,
-                "foreign_keys": 1,
-                "trusted_schema": 0,
-                "journal_size_limit": 64 * 1024 * 1024,  # a long reader lets the WAL grow; this trims it afterwards
-                "wal_autocheckpoint": 1000,
-                "cache_size": -16_000,
-                "mmap_size": 0,
-                "cell_size_check": 1,
-            },
-        )
+        _configure(connection, writer_settings(durability))
 
     return configure
+
+
+def writer_settings(durability: Durability) -> dict[str, object]:
+    """The settings of the connection that writes."""
+    return {
+        "synchronous": 2 if durability == "full" else 1,
+        "foreign_keys": 1,
+        "trusted_schema": 0,
+        "journal_size_limit": 64 * 1024 * 1024,  # a long reader lets the WAL grow; this trims it afterwards
+        "wal_autocheckpoint": 1000,
+        "cache_size": -16_000,
+        "mmap_size": 0,
+        "cell_size_check": 1,
+    }
 
 
 def _migration_engine(path: Path) -> AsyncEngine:
