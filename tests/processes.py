@@ -6,6 +6,7 @@ import asyncio
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import sqlite3
 import sys
@@ -15,9 +16,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.synchronize import Barrier
+from pathlib import Path
 from typing import Any
 
-from orchdb import DatabaseManager, OperationError
+from orchdb import DatabaseManager, NewSystemLog, OperationError
 
 # Each process is forked from one that has imported everything and runs no thread.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -107,7 +109,7 @@ class SteppingConnection(sqlite3.Connection):
 def _upgrade(url: str, last: int | None, result: Any) -> None:
     steps = SteppingConnection.steps = Steps(last)
     sys.addaudithook(steps.audit)
-    sqlite3.connect = partial(sqlite3.connect, factory=SteppingConnection)  # of this process alone
+    sqlite3.connect = partial(sqlite3.connect, factory=SteppingConnection)  # type: ignore[assignment]  # this process's
 
     async def connect() -> None:
         async with DatabaseManager(url):
@@ -138,6 +140,32 @@ def names_of_definitions(path: str) -> list[str] | str:
         return asyncio.run(names())
     except OperationError as error:
         return str(error)
+
+
+def backup_with_little_space(source: str, target: str) -> tuple[str, list[str]]:
+    """Back up where no file may grow beyond a limit, as on a full disk; what came of it, and what it left."""
+    with ProcessPoolExecutor(1, CONTEXT) as pool:
+        return pool.submit(_backup_with_little_space, source, Path(target)).result(TIMEOUT)
+
+
+def _backup_with_little_space(source: str, target: Path) -> tuple[str, list[str]]:
+    async def backup() -> None:
+        async with DatabaseManager(source) as db:
+            row: NewSystemLog = {"log_level": "INFO", "component": "c", "message": "x" * 900}
+            await db.create_system_logs([row] * 900)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+            try:
+                await db.backup(target)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    target.parent.mkdir()
+    outcome = "made"
+    try:
+        asyncio.run(backup())
+    except OperationError as error:
+        outcome = f"{type(error).__name__}: {error}"
+    return outcome, [path.name for path in target.parent.iterdir()]
 
 
 def without_privileges(work: Callable[..., Any], *arguments: Any) -> Any:
