@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -128,7 +129,7 @@ def _not_ours(found: Found) -> str:
 
 def upgrade_command() -> str:
     """The command that upgrades a database, wherever orchdb is installed."""
-    return f"alembic -c {shipped('alembic.ini')} -x url=<the database> upgrade head"
+    return f"alembic -c {shlex.quote(str(shipped('alembic.ini')))} -x url=<the database> upgrade head"
 
 
 async def create(connection: AsyncConnection, schema_path: Path | None = None) -> None:
