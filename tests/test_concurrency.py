@@ -285,6 +285,19 @@ async def test_cancelled_reads_leave_the_readers_usable(db: DatabaseManager, age
         assert not any(isinstance(result, OrchdbError) for result in results)
 
 
+@pytest.mark.usefixtures("no_garbage_collection")
+async def test_calls_that_are_cancelled_while_a_connection_is_made_leave_none_behind(target: Target) -> None:
+    for turns in range(10):
+        async with DatabaseManager(target.url) as db:
+            reads = [asyncio.create_task(db.get_system_logs()) for _ in range(8)]
+            await asyncio.sleep(turns / 1000)
+            for task in reads:
+                task.cancel()
+            await asyncio.gather(*reads, return_exceptions=True)
+            async with asyncio.timeout(10):
+                assert await db.get_system_logs() == []
+
+
 async def test_a_timeout_is_kept_while_another_process_holds_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "orchestrator.db"
     async with DatabaseManager(path) as db:
