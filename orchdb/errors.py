@@ -212,6 +212,8 @@ def _from_type(error: BaseException) -> OrchdbError:
         return OperationError("the server did not answer in time")
     if any(issubclass(kind, (ConnectionResetError, BrokenPipeError)) for kind in kinds):
         return ConnectionLostError("the connection to the server was lost")
+    if any(issubclass(kind, sqlite3.Error) and not issubclass(kind, sqlite3.DataError) for kind in kinds):
+        return OperationError("SQLite could not run the statement")  # the driver's own objection: it has no code
     if any(kind.__name__ in _LOST for kind in kinds):
         return ConnectionLostError("the connection to the server was lost")
     if any(issubclass(kind, OSError) for kind in kinds):

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from orchdb import DatabaseManager
-from tests.faults.support import Child, ask, assert_sound, messages
+from orchdb.versions import HEAD
+from tests.faults.support import Child, ask, assert_sound, lock_is_free, messages, run_child
+from tests.old_files import OldFile, read
 
 
 @pytest.mark.parametrize(("durability", "rounds"), [("normal", 30), ("full", 5)])
@@ -39,3 +41,30 @@ async def test_after_a_crash_the_next_start_works_at_once(path: Path) -> None:
             await db.create_system_log("INFO", "fault", "after the crash")
         child.tell("next")
     assert "after the crash" in messages(path)
+
+
+async def test_an_upgrade_that_is_killed_anywhere_leaves_the_old_or_the_new_version_and_is_completed(
+    tmp_path: Path,
+) -> None:
+    old = OldFile(tmp_path / "old.db", size=0)
+    before = read(old.path)
+    (tmp_path / "killed").mkdir()
+    upgraded = 0
+    for name in run_child("migrating", old.path, tmp_path / "killed", 20):
+        path = Path(name)
+        assert ask(path, "PRAGMA integrity_check") == [("ok",)]
+        tables = {row[0] for row in ask(path, "SELECT name FROM sqlite_master WHERE type = 'table'")}
+        assert not any(table.startswith("_orchdb_new") for table in tables)
+        if "orchdb_version" in tables and ask(path, "SELECT version_num FROM orchdb_version"):
+            upgraded += 1
+            assert ask(path, "SELECT version_num FROM orchdb_version") == [(HEAD,)]
+        else:
+            assert read(path) == before
+        async with DatabaseManager(path) as db:
+            assert len(await db.list_agents(include_deleted=True)) == len(before["agents"])
+        assert ask(path, "SELECT version_num FROM orchdb_version") == [(HEAD,)]
+        assert {table: len(rows) for table, rows in read(path).items()} == {
+            table: len(rows) for table, rows in before.items()
+        }
+        assert lock_is_free(path)
+    assert upgraded < 20
