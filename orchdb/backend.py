@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,11 +73,11 @@ class Backend(ABC):
         """Close every connection."""
 
     @abstractmethod
-    async def read(self, prepared: Prepared, parameters: Parameters) -> Outcome:
+    def read(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
         """Run a statement that only reads."""
 
     @abstractmethod
-    async def write(self, prepared: Prepared, parameters: Parameters) -> Outcome:
+    def write(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
         """Run one statement and commit it."""
 
     @abstractmethod

@@ -69,7 +69,7 @@ class Verbs(ABC):
             prepared = statement.prepared(self.dialect)
             parameters: list[Parameters] = []
             for start in range(0, len(rows), _CHECKED_AT_A_TIME):
-                parameters.extend(map(prepared.parameters, rows[start : start + _CHECKED_AT_A_TIME]))
+                parameters.extend(prepared.many(rows[start : start + _CHECKED_AT_A_TIME]))
                 await asyncio.sleep(0)  # a large batch leaves the event loop to others now and then
             return await self._write_many(prepared, parameters) if parameters else []
 
@@ -88,11 +88,17 @@ class Verbs(ABC):
     def _leave(self) -> None:
         """Count a call that has ended."""
 
+    def check_write(self) -> None:
+        """Raise if a write cannot be made now."""
+        self._enter(write=True)
+        self._leave()
+
+    # Not async themselves: on the path of every operation each coroutine more would cost.
     @abstractmethod
-    async def _read(self, prepared: Prepared, parameters: Parameters) -> Outcome: ...
+    def _read(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]: ...
 
     @abstractmethod
-    async def _write(self, prepared: Prepared, parameters: Parameters) -> Outcome: ...
+    def _write(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]: ...
 
     @abstractmethod
     async def _write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]: ...
@@ -200,11 +206,11 @@ class TransactionVerbs(Verbs):
     def _leave(self) -> None:
         pass
 
-    async def _read(self, prepared: Prepared, parameters: Parameters) -> Outcome:
-        return await self._session.run(prepared, parameters)
+    def _read(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
+        return self._session.run(prepared, parameters)
 
-    async def _write(self, prepared: Prepared, parameters: Parameters) -> Outcome:
-        return await self._session.run(prepared, parameters)
+    def _write(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
+        return self._session.run(prepared, parameters)
 
     async def _write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
         return await self._session.run_many(prepared, parameters)
@@ -337,11 +343,11 @@ class Database(Verbs):
         if self._settled is not None and not self._running and not self._owners:
             self._settled.set()
 
-    async def _read(self, prepared: Prepared, parameters: Parameters) -> Outcome:
-        return await self.backend.read(prepared, parameters)
+    def _read(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
+        return self.backend.read(prepared, parameters)
 
-    async def _write(self, prepared: Prepared, parameters: Parameters) -> Outcome:
-        return await self.backend.write(prepared, parameters)
+    def _write(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
+        return self.backend.write(prepared, parameters)
 
     async def _write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
         return await self.backend.write_many(prepared, parameters)

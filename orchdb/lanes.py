@@ -105,7 +105,7 @@ class AsyncpgLane(Lane):
         records = await self.driver.fetch(prepared.sql, *parameters)
         if prepared.is_insert:
             return Outcome([], len(records), records[0][0])
-        return Outcome(list(map(prepared.row, records)), 0)
+        return Outcome(prepared.rows(records), 0)
 
     async def run_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
         if len(parameters) >= COPY_FROM_ROWS:
@@ -154,7 +154,7 @@ class PsycopgLane(Lane):
             records = await cursor.fetchall()
         if prepared.is_insert:
             return Outcome([], len(records), records[0][0])
-        return Outcome(list(map(prepared.row, records)), 0)
+        return Outcome(prepared.rows(records), 0)
 
     async def run_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
         cursor = self.driver.cursor()

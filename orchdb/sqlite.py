@@ -68,8 +68,7 @@ class OneStatement:
         cursor = connection.execute(self._prepared.sql, self._parameters)
         try:
             if self._prepared.returns_rows:
-                row = self._prepared.row
-                return Outcome([row(raw) for raw in cursor.fetchall()], 0)
+                return Outcome(self._prepared.rows(cursor.fetchall()), 0)
             return Outcome([], cursor.rowcount, cursor.lastrowid)
         finally:
             cursor.close()  # one with rows left would keep its snapshot: later reads would see the past
@@ -169,13 +168,17 @@ class SqliteSession(Session):
         except BaseException:
             await self.rollback()
             raise
-        self._writer.release()
+        self._end()
 
     async def rollback(self) -> None:
         try:
             await to_the_end(self._lane.connection.rollback())
         finally:
-            self._writer.release()
+            self._end()
+
+    def _end(self) -> None:
+        self.connection.sync_connection = None  # whoever kept tx.conn must not reach the writer's connection
+        self._writer.release()
 
 
 class SqliteBackend(Backend):
@@ -274,13 +277,11 @@ class SqliteBackend(Backend):
         if self._folder is not None:
             self._folder.remove()
 
-    async def read(self, prepared: Prepared, parameters: Parameters) -> Outcome:
-        outcome: Outcome = await self._run(self._readers, OneStatement(prepared, parameters))
-        return outcome
+    def read(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
+        return self._run(self._readers, OneStatement(prepared, parameters))
 
-    async def write(self, prepared: Prepared, parameters: Parameters) -> Outcome:
-        outcome: Outcome = await self._run(self._writer, OneStatement(prepared, parameters))
-        return outcome
+    def write(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
+        return self._run(self._writer, OneStatement(prepared, parameters))
 
     async def write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
         numbers: list[int] = await self._run(self._writer, ManyRows(prepared, parameters))

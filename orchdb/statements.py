@@ -6,7 +6,7 @@ tables' own columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
@@ -74,17 +74,32 @@ class Prepared:
             self._refuse_missing(encoded)
         return dict(zip(self._names, encoded, strict=True)) if self._named else encoded
 
+    def many(self, rows: Sequence[Mapping[str, Any]]) -> list[Parameters]:
+        """What ``parameters`` makes of each row, a column at a time."""
+        columns = [
+            [row[name] for row in rows] if encode is None else [encode(row[name]) for row in rows]
+            for name, encode in zip(self._names, self._encoders, strict=True)
+        ]
+        for column, required in zip(columns, self._required, strict=True):
+            if required and None in column:
+                raise InvalidValueError(f"{required}: must not be NULL", column=required.rpartition(".")[2])
+        parameters = zip(*columns, strict=True)
+        return [dict(zip(self._names, row, strict=True)) for row in parameters] if self._named else list(parameters)
+
     def _refuse_missing(self, encoded: Sequence[Any]) -> None:
         for value, required in zip(encoded, self._required, strict=True):
             if value is None and required:
                 raise InvalidValueError(f"{required}: must not be NULL", column=required.rpartition(".")[2])
 
-    def row(self, raw: Sequence[Any]) -> dict[str, Any]:
-        """One row as callers see it."""
-        row = dict(zip(self._keys, raw, strict=True))
+    def rows(self, raws: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+        """Rows as callers see them."""
+        keys = self._keys
+        rows = [dict(zip(keys, raw, strict=True)) for raw in raws]
         for key, decode in self._decoders:
-            row[key] = decode(row[key])
-        return row
+            for row in rows:
+                if row[key] is not None:
+                    row[key] = decode(row[key])
+        return rows
 
 
 def _encoder(bind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:

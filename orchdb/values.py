@@ -90,6 +90,8 @@ def foreign_key(value: object, place: str, *, only_uuid: bool) -> str | None:
     """
     if value is None:
         return None
+    if not only_uuid and type(value) is str and value.isascii() and "\0" not in value:
+        return value
     if isinstance(value, str):
         name(value, place)
     try:
@@ -130,6 +132,8 @@ def name(value: object, place: str) -> str | None:
 
 def label(value: object, place: str) -> str | None:
     """A word of an open vocabulary: any name but the empty one."""
+    if type(value) is str and value.isascii() and value and "\0" not in value:
+        return value
     word = name(value, place)
     if word == "":
         raise InvalidValueError(f"{place}: must not be empty", column=_column(place))
@@ -264,8 +268,10 @@ def read_json(value: Any) -> Any:
         value = value.decode(errors="replace")
     if not isinstance(value, str):
         return value
-    with contextlib.suppress(ValueError):
+    try:  # for every row: contextlib.suppress would cost more than the decoding
         return orjson.loads(value)
+    except ValueError:
+        pass
     # Python's own json writes NaN, which is not JSON: what other programs wrote that way is read as null.
     with contextlib.suppress(ValueError, RecursionError):
         found: object = json.loads(value, parse_constant=lambda _: None)

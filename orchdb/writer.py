@@ -106,10 +106,16 @@ def unwrapped(result: Any) -> Any:
     return result
 
 
-def attempt(work: Work, connection: sqlite3.Connection) -> Any:
-    """The result of the work or its failure; work of several statements is undone as a whole."""
+def attempt(work: Work, connection: sqlite3.Connection, *, alone: bool = False) -> Any:
+    """The result of the work or its failure; work of several statements is undone as a whole.
+
+    Args:
+        work: What to run.
+        connection: Where to run it.
+        alone: Whether work of several statements has a transaction for itself, which the caller rolls back.
+    """
     try:
-        if not work.several:
+        if not work.several or alone:
             return work(connection)
         connection.execute("SAVEPOINT several")
         try:
@@ -135,17 +141,12 @@ class _Entry:
 def run_batch(batch: Sequence[_Entry], guard: Callable[[], None], connection: sqlite3.Connection) -> list[Any]:
     """The results of the entries, all in one transaction; ``NOT_RUN`` for those that did not get the lock."""
     try:
-        if connection.in_transaction:  # what should have ended it has failed
-            connection.execute("ROLLBACK")
-        connection.execute("BEGIN IMMEDIATE")
-        results = _run_all(batch, guard, connection)
+        results = _transaction(batch, guard, connection)
         if results is not None:
             return results
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        _undo(connection)
     except (sqlite3.Error, OperationError) as error:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        _undo(connection)
         if sqlite_code(error) == "SQLITE_BUSY":
             return [NOT_RUN] * len(batch)
         if len(batch) == 1:
@@ -159,6 +160,23 @@ def run_batch(batch: Sequence[_Entry], guard: Callable[[], None], connection: sq
     return one_by_one
 
 
+def _transaction(
+    batch: Sequence[_Entry], guard: Callable[[], None], connection: sqlite3.Connection
+) -> list[Any] | None:
+    _undo(connection)  # what should have ended the last one has failed
+    alone = batch[0].work if len(batch) == 1 else None
+    if alone is not None and not alone.several:
+        guard()
+        return [alone(connection)]  # a statement alone is a transaction: SQLite begins and commits it
+    connection.execute("BEGIN IMMEDIATE")
+    return _run_all(batch, guard, connection)
+
+
+def _undo(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
 def _run_all(batch: Sequence[_Entry], guard: Callable[[], None], connection: sqlite3.Connection) -> list[Any] | None:
     """The results, committed; ``None`` if the transaction broke and several entries were in it."""
     guard()
@@ -168,10 +186,13 @@ def _run_all(batch: Sequence[_Entry], guard: Callable[[], None], connection: sql
         if entry.work is None or entry.future.cancelled():
             results.append(None)
         else:
-            results.append(attempt(entry.work, connection))
+            results.append(attempt(entry.work, connection, alone=True))
         if not connection.in_transaction:  # a full disk, say, rolls the whole transaction back
             return results if len(batch) == 1 else None
-    connection.execute("COMMIT")
+    if len(batch) == 1 and isinstance(results[0], Failure):
+        connection.execute("ROLLBACK")  # what it did before it failed goes too
+    else:
+        connection.execute("COMMIT")
     return results
 
 
@@ -203,8 +224,11 @@ class Writer:
 
     async def run(self, work: Work) -> Any:
         """The result of the work, after the commit that holds it."""
-        async with self._room:
+        await self._room.acquire()  # not async with, which would take two coroutines more
+        try:
             return unwrapped(await self._enqueue(work))
+        finally:
+            self._room.release()
 
     async def acquire(self) -> Lane:
         """The connection itself, for one transaction, until ``release``."""
@@ -249,14 +273,7 @@ class Writer:
 
     def _start(self) -> None:
         self._scheduled = False
-        batch: list[_Entry] = []
-        while self._waiting and len(batch) < MAX_BATCH:
-            if self._waiting[0].future.done():  # cancelled
-                self._waiting.popleft()
-            elif self._waiting[0].work is None:
-                break
-            else:  # also one whose time is over: each write has at least one try
-                batch.append(self._waiting.popleft())
+        batch = self._next_batch()
         if batch:
             self._busy = True
             self.lane.post(partial(run_batch, batch, self.guard), partial(self._finished, batch))
@@ -266,6 +283,24 @@ class Writer:
             self._sweep()
         else:
             self._busy = False
+
+    def _next_batch(self) -> list[_Entry]:
+        """The writes at the head of the queue, up to one that asks for the connection itself.
+
+        Also one whose time is over is among them: each write has at least one try.
+        """
+        batch: list[_Entry] = []
+        while self._waiting and len(batch) < MAX_BATCH:
+            entry = self._waiting[0]
+            if entry.future.done():  # cancelled
+                self._waiting.popleft()
+                continue
+            if entry.work is None or (batch and entry.work.several):
+                break
+            batch.append(self._waiting.popleft())
+            if entry.work.several:  # alone, undone with its transaction: a savepoint would copy every page it touches
+                break
+        return batch
 
     def _finished(self, batch: list[_Entry], results: list[Any] | Failure) -> None:
         if isinstance(results, Failure):
@@ -291,6 +326,8 @@ class Writer:
 
     def _drop_the_dead(self) -> None:
         now = self._loop.time()
+        if not any(entry.future.done() or entry.deadline <= now for entry in self._waiting):
+            return
         alive: deque[_Entry] = deque()
         for entry in self._waiting:
             if entry.future.done():

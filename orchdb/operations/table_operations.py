@@ -51,6 +51,8 @@ class TableOperations(ABC):
         elif "updated_at" in changes and len(changes) > 1:
             # Alone, because the trigger that serves other programs takes an unchanged updated_at for a forgotten one.
             rest = {name: value for name, value in changes.items() if name != "updated_at"}
+            with failures_reported(operation, statements.table.name):
+                self._verbs.check_write()  # transaction() inside one of this task would join it
             async with self.transaction() as tx:
                 return await tx._change(
                     operation, statements, row_id, rest, kept=kept, if_status=if_status
