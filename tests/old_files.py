@@ -192,6 +192,18 @@ def read(path: Path, tables: tuple[str, ...] = TABLES) -> Rows:
         }
 
 
+def same_rows(path: Path, other: Path) -> bool:
+    """Whether two files hold the same rows under the same row numbers."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ATTACH ? AS other", (str(other),))
+        for table in TABLES:
+            here, there = (f"SELECT rowid, * FROM {schema}.{table}" for schema in ("main", "other"))
+            for query in (f"{here} EXCEPT {there}", f"{there} EXCEPT {here}"):
+                if connection.execute(f"{query} LIMIT 1").fetchone() is not None:
+                    return False
+    return True
+
+
 def ask(path: Path, query: str, *parameters: object) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(query, parameters).fetchall()

@@ -19,6 +19,8 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Engine, event
+
 from orchdb import DatabaseManager, NewSystemLog, OperationError
 
 # Each process is forked from one that has imported everything and runs no thread.
@@ -74,7 +76,7 @@ def _connect(url: str, upgrade: bool | None) -> Connected:
 
 
 class Steps:
-    """Counts what a process does with databases and files; at a chosen step the process is killed."""
+    """Counts what a process does with databases and files; at the chosen step it is killed."""
 
     def __init__(self, last: int | None) -> None:
         self.taken = 0
@@ -88,8 +90,9 @@ class Steps:
                 os.kill(os.getpid(), signal.SIGKILL)
         return 0
 
-    def audit(self, event: str, _arguments: Any) -> None:
-        if event in {"os.link", "os.remove", "tempfile.mkstemp", "sqlite3.connect"}:
+    def see_event(self, name: str, _arguments: Any) -> None:
+        """One of Python's audit events."""
+        if name in {"os.link", "os.remove", "tempfile.mkstemp", "sqlite3.connect"}:
             self()
 
 
@@ -108,11 +111,12 @@ class SteppingConnection(sqlite3.Connection):
 
 def _upgrade(url: str, last: int | None, result: Any) -> None:
     steps = SteppingConnection.steps = Steps(last)
-    sys.addaudithook(steps.audit)
+    sys.addaudithook(steps.see_event)
+    event.listen(Engine, "before_cursor_execute", lambda *_statement: steps())
     sqlite3.connect = partial(sqlite3.connect, factory=SteppingConnection)  # type: ignore[assignment]  # this process's
 
     async def connect() -> None:
-        async with DatabaseManager(url):
+        async with DatabaseManager(url, upgrade=True):
             pass
 
     asyncio.run(connect())

@@ -101,11 +101,31 @@ def test_ids_that_are_no_uuids_keep_working(old: OldFile) -> None:
     assert ask(old.path, "SELECT name IS NOT NULL FROM orchestrator_agents WHERE id = ?", "ñ'; --") == [(1,)]
 
 
-def test_a_row_without_an_id_gets_one(old: OldFile) -> None:
-    change(old.path, "INSERT INTO orchestrator_agents (name, agent_type) VALUES ('nameless', 'utility')")
+def test_rows_without_an_id_get_one_each(old: OldFile) -> None:
+    for name in ("nameless 1", "nameless 2"):
+        change(old.path, f"INSERT INTO orchestrator_agents (name, agent_type) VALUES ('{name}', 'utility')")
     upgrade(old.path)
-    ((key,),) = ask(old.path, "SELECT id FROM orchestrator_agents WHERE name = 'nameless'")
-    assert len(key) == 36
+    keys = ask(old.path, "SELECT id FROM orchestrator_agents WHERE name LIKE 'nameless %'")
+    assert len(set(keys)) == 2
+    assert all(len(key) == 36 for (key,) in keys)
+
+
+def test_values_that_are_no_text_or_no_utf8_stay(old: OldFile) -> None:
+    change(
+        old.path,
+        "PRAGMA foreign_keys = OFF",
+        "UPDATE prompts SET created_at = CAST(x'32303234ff' AS TEXT), prompt_text = CAST(x'ff41' AS TEXT), "
+        "completed_at = 17 WHERE rowid = 1",
+        "UPDATE agents SET started_at = x'00ff' WHERE rowid = 1",
+        "UPDATE orchestrator_agents SET id = CAST(x'ff42' AS TEXT) WHERE id = 'ñ''; --'",
+        "UPDATE agents SET orchestrator_agent_id = CAST(x'ff42' AS TEXT) WHERE orchestrator_agent_id = 'ñ''; --'",
+    )
+    query = "SELECT hex(created_at), hex(prompt_text), completed_at FROM prompts WHERE rowid = 1"
+    before = ask(old.path, query)
+    upgrade(old.path)
+    assert ask(old.path, query) == before
+    assert ask(old.path, "SELECT hex(started_at), hex(created_at) FROM agents WHERE rowid = 1") == [("00FF", "00FF")]
+    assert ask(old.path, "SELECT count(*) FROM orchestrator_agents WHERE hex(id) = 'FF42'") == [(1,)]
 
 
 def test_plain_text_in_a_json_column_stays_that_text(old: OldFile) -> None:

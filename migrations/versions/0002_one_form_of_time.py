@@ -18,7 +18,6 @@ from __future__ import annotations
 import re
 import uuid
 from datetime import UTC, datetime
-from typing import Any
 
 from alembic import op
 
@@ -139,24 +138,25 @@ SETS_THE_TIME = re.compile(
         \b(?:datetime|strftime|CURRENT_TIMESTAMP)\b [^;]* ; \s* END\b""",
     re.IGNORECASE | re.VERBOSE,
 )
-A_TIME = re.compile(r"\s*\d{4}-\d\d-\d\d(?:[T ]\S+)?\s*", re.ASCII)
+A_TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\S+)?", re.ASCII)
 
 
-def one_form(value: Any) -> Any:
-    """The time in the one form; what is no time, as it is."""
-    if not isinstance(value, str) or not A_TIME.fullmatch(value):
-        return value
+def one_form(value: bytes | None) -> str | None:
+    """The time in the one form; ``None`` for what is no time, which stays as it is."""
     try:
-        moment = datetime.fromisoformat(value.strip())
+        text = (value or b"").decode().strip()
+        if not A_TIME.fullmatch(text):
+            return None
+        moment = datetime.fromisoformat(text)
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
-        return value
+        return None
     return moment.isoformat(timespec="microseconds")[:26]
 
 
-def some_id(value: Any) -> Any:
-    """The id, or a new one where there is none."""
-    return str(uuid.uuid4()) if value is None else value
+def some_id(_nothing: None) -> str:
+    """An id for a row that has none."""
+    return str(uuid.uuid4())
 
 
 def upgrade() -> None:
@@ -167,9 +167,10 @@ def upgrade() -> None:
     add_function(connection, "orchdb_some_id", some_id)
     drop_triggers(connection, "orchestrator_agents", SETS_THE_TIME)
     for table, definition in TABLES.items():
-        values = {column: f"orchdb_one_form({column})" for column in TIMES[table]}
+        # As bytes, because another program may have written text that is no UTF-8: it stays as well.
+        values = {column: f"coalesce(orchdb_one_form(CAST({column} AS BLOB)), {column})" for column in TIMES[table]}
         if "{id}" in definition:
-            values["id"] = "orchdb_some_id(id)"
+            values["id"] = "coalesce(id, orchdb_some_id(NULL))"
         rebuild(connection, table, definition=definition.format(**NEW), values=values)
     connection.exec_driver_sql(TRIGGER.format(now=NEW["now"]))
 
