@@ -1,0 +1,38 @@
+"""A database for each contestant: a copy of one that is prepared once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.contestants import Contestant
+from benchmarks.workload import prepare_file
+
+Places = Callable[[str, type[Contestant]], str]
+
+
+@contextmanager
+def places(engine: str, folder: Path) -> Iterator[Places]:
+    """How a contestant gets its place: a file or a URL, prepared where it works on orchdb's tables."""
+    if engine == "sqlite":
+        yield _files(folder)
+        return
+    from benchmarks.postgres_server import databases  # noqa: PLC0415  # SQLite needs none of its drivers
+
+    with databases() as place:
+        yield place
+
+
+def _files(folder: Path) -> Places:
+    template = folder / "template.db"
+    prepare_file(template)
+
+    def place(key: str, kind: type[Contestant]) -> str:
+        path = folder / f"{key}.db"
+        if kind.same_table:
+            shutil.copyfile(template, path)
+        return str(path)
+
+    return place
