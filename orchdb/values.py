@@ -34,6 +34,8 @@ MAX_JSON_DEPTH = 254
 
 _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _UNPORTABLE = re.compile("[\0\ud800-\udfff]")
+# What stands for text that is no UUID where only a UUID can be bound: as on SQLite, the statement then finds no row.
+_NO_ROW = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 _JSON_OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
@@ -68,12 +70,11 @@ def looked_up_id(value: object, *, only_uuid: bool) -> str:
     """
     if type(value) is not str:
         value = str(value) if isinstance(value, (str, uuid.UUID)) else "\0"
-    if only_uuid:
-        if not _CANONICAL_UUID.fullmatch(value):
-            raise NoSuchRowError
-    elif (not value.isascii() or "\0" in value) and _UNPORTABLE.search(value):
+    if only_uuid and _CANONICAL_UUID.fullmatch(value):
+        return value
+    if (not value.isascii() or "\0" in value) and _UNPORTABLE.search(value):
         raise NoSuchRowError
-    return value
+    return _NO_ROW if only_uuid else value
 
 
 def read_id(value: Any) -> Any:
@@ -221,7 +222,7 @@ def cost(value: object, place: str) -> float | None:
         except (OverflowError, ValueError):
             dollars = math.inf
         if math.isfinite(dollars):
-            return dollars
+            return dollars + 0.0  # -0.0, which only Postgres would keep, becomes 0.0
     raise InvalidValueError(f"{place}: must be a finite number", column=_column(place))
 
 
@@ -245,8 +246,9 @@ def json_text(value: object, place: str) -> str | None:
         encoded = orjson.dumps(value, option=_JSON_OPTIONS)
     except (TypeError, ValueError):
         encoded = None
-    # The rest is rare: NaN comes out as null, NUL as an escape, and 1e+16 would come back from jsonb as an integer.
-    if encoded is None or b"null" in encoded or b"\\u0000" in encoded or b"e+" in encoded:
+    # The rest is rare: NaN comes out as null, NUL as an escape, and from jsonb 1e+16 would come back as an integer and
+    # -0.0 without its sign.
+    if encoded is None or b"null" in encoded or b"\\u0000" in encoded or b"e+" in encoded or b"-0.0" in encoded:
         encoded = orjson.dumps(_portable(value, place, 1))
     return encoded.decode()
 
@@ -333,7 +335,7 @@ def _portable_float(value: float, place: str) -> Any:
         _warn(place, "NaN or an infinity was replaced by null")
         return None
     if abs(value) < 1e16:
-        return value
+        return value + 0.0
     # jsonb keeps 1e+16 as the integer 10000000000000000; written out with its fraction it stays a float.
     return orjson.Fragment(f"{Decimal(repr(value)):f}.0".encode())
 
