@@ -14,9 +14,11 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
 
+import orchdb
 from orchdb.versions import shipped
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(orchdb.__file__).parents[1]
+"""What has to be on the path for the package to be found."""
 
 
 def configuration(connection: Connection | None = None) -> Config:
