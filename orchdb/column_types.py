@@ -201,6 +201,7 @@ def _total(element: total, compiler: SQLCompiler, **options: Any) -> str:
     if not isinstance(element.type, Cost):
         return added
     if _is_sqlite(compiler.dialect):
-        return f"round({added}, 9)"
+        # SQLite rounds by way of text, not to the last digit; from 2**23 on there is nothing left to round.
+        return f"CASE WHEN abs({added}) < 8388608.0 THEN round({added}, 9) ELSE {added} END"
     # By way of text, because a cast of a double to numeric keeps only 15 digits.
     return f"CAST(round(CAST(CAST({added} AS text) AS numeric), 9) AS double precision)"
