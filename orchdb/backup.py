@@ -15,6 +15,7 @@ import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -34,9 +35,11 @@ async def back_up(source: Path, target: Path, *, read_only: bool = False) -> Non
         OperationError: The target exists, or cannot be made.
         sqlite3.Error: The database cannot be read, or the disk is full.
     """
+    with contextlib.suppress(RuntimeError):  # there is no such user: the name is taken as it is
+        target = target.expanduser()
     stop = threading.Event()
-    mode = "ro" if read_only else "rw"
-    work = in_thread(lambda: _back_up(f"{_address(source)}?mode={mode}", target.expanduser().absolute(), stop))
+    address = f"{_address(source)}?mode={'ro' if read_only else 'rw'}"
+    work = in_thread(partial(_back_up, address, target.absolute(), stop))
     try:
         await asyncio.wait((work,))
     except asyncio.CancelledError:

@@ -117,6 +117,7 @@ async def test_a_path_that_cannot_be_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     async with DatabaseManager(tmp_path / "data" / "orchestrator.db") as db:
         assert "No such file or directory" in await said(db, tmp_path / "missing" / "copy.db")
+        assert "No such file or directory" in await said(db, "~nobody-has-this-name/copy.db")
         assert "Not a directory" in await said(db, tmp_path / "file" / "copy.db")
         assert "File name too long" in await said(db, tmp_path / ("x" * 300))
         assert "no path" in await said(db, f"{tmp_path}/a\0b")
