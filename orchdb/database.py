@@ -88,10 +88,16 @@ class Verbs(ABC):
     def _leave(self) -> None:
         """Count a call that has ended."""
 
-    def check_write(self) -> None:
-        """Raise if a write cannot be made now."""
-        self._enter(write=True)
-        self._leave()
+    def check(self, operation: str, statement: Statement[Any], values: Values) -> bool:
+        """Raise what a write of the statement would raise before it runs; False if no row can have its id."""
+        with failures_reported(operation, statement.table):
+            self._enter(write=True)
+            self._leave()
+            try:
+                statement.prepared(self.dialect).parameters(values)
+            except NoSuchRowError:
+                return False
+        return True
 
     # Not async themselves: on the path of every operation each coroutine more would cost.
     @abstractmethod

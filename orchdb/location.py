@@ -59,7 +59,13 @@ def _from_path(path: str) -> URL:
     if not path or "\0" in path:
         raise InvalidValueError("db_path: must not be empty or hold a NUL", column="db_path")
     if path != MEMORY:
-        path = str(Path(path).expanduser().absolute())
+        failure = False
+        try:
+            path = str(Path(path).expanduser().absolute())
+        except RuntimeError:
+            failure = True
+        if failure:
+            raise InvalidValueError("db_path: names the home folder of a user that does not exist", column="db_path")
     return URL.create("sqlite+aiosqlite", database=path)
 
 

@@ -141,7 +141,9 @@ class _Entry:
 def run_batch(batch: Sequence[_Entry], guard: Callable[[], None], connection: sqlite3.Connection) -> list[Any]:
     """The results of the entries, all in one transaction; ``NOT_RUN`` for those that did not get the lock."""
     try:
-        results = _transaction(batch, guard, connection)
+        _undo(connection)  # what should have ended the last one has failed
+        connection.execute("BEGIN IMMEDIATE")
+        results = _run_all(batch, guard, connection)
         if results is not None:
             return results
         _undo(connection)
@@ -158,18 +160,6 @@ def run_batch(batch: Sequence[_Entry], guard: Callable[[], None], connection: sq
         else:
             one_by_one.extend(run_batch([entry], guard, connection))
     return one_by_one
-
-
-def _transaction(
-    batch: Sequence[_Entry], guard: Callable[[], None], connection: sqlite3.Connection
-) -> list[Any] | None:
-    _undo(connection)  # what should have ended the last one has failed
-    alone = batch[0].work if len(batch) == 1 else None
-    if alone is not None and not alone.several:
-        guard()
-        return [alone(connection)]  # a statement alone is a transaction: SQLite begins and commits it
-    connection.execute("BEGIN IMMEDIATE")
-    return _run_all(batch, guard, connection)
 
 
 def _undo(connection: sqlite3.Connection) -> None:

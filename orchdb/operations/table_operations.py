@@ -42,25 +42,27 @@ class TableOperations(ABC):
     ) -> bool:
         """Change one living row; ``kept`` values only fill what is NULL. False if there is no such row."""
         kept = kept or {}
-        values = {"row_id": row_id, "if_status": if_status}
+        values: dict[str, Any] = {"row_id": row_id, "if_status": if_status}
         guard = None if if_status is None else "status"
         if not changes:
             return bool(await self._verbs.fetch_value(operation, statements.present(guard), values))
-        if "updated_at" in statements.columns and "updated_at" not in changes:
-            changes = {**changes, "updated_at": now()}
-        elif "updated_at" in changes and len(changes) > 1:
-            # Alone, because the trigger that serves other programs takes an unchanged updated_at for a forgotten one.
-            rest = {name: value for name, value in changes.items() if name != "updated_at"}
-            with failures_reported(operation, statements.table.name):
-                self._verbs.check_write()  # transaction() inside one of this task would join it
-            async with self.transaction() as tx:
-                return await tx._change(
-                    operation, statements, row_id, rest, kept=kept, if_status=if_status
-                ) and await tx._change(operation, statements, row_id, {"updated_at": changes["updated_at"]})
         for name, value in (*changes.items(), *kept.items()):
             values[f"new_{name}"] = value
-        statement = statements.update(tuple(sorted(changes)), kept=tuple(sorted(kept)), guard=guard)
-        return await self._verbs.execute(operation, statement, values) > 0
+        names = set(changes)
+        if "updated_at" in statements.columns and "updated_at" not in changes:
+            names.add("updated_at")
+            values["new_updated_at"] = now()
+        statement = statements.update(tuple(sorted(names)), kept=tuple(sorted(kept)), guard=guard)
+        if "updated_at" not in changes or len(changes) == 1:
+            return await self._verbs.execute(operation, statement, values) > 0
+        # A time that is given is written alone: the trigger that serves other programs takes an unchanged updated_at,
+        # beside other changes, for a forgotten one. What would be refused is refused before the transaction begins.
+        if not self._verbs.check(operation, statement, values):
+            return False
+        rest = {name: value for name, value in changes.items() if name != "updated_at"}
+        async with self.transaction() as tx:
+            changed = await tx._change(operation, statements, row_id, rest, kept=kept, if_status=if_status)
+            return changed and await tx._change(operation, statements, row_id, {"updated_at": changes["updated_at"]})
 
     async def _add(
         self, operation: str, statements: TableStatements[Any], row_id: str, amounts: Mapping[str, Any]
