@@ -35,11 +35,9 @@ async def back_up(source: Path, target: Path, *, read_only: bool = False) -> Non
         OperationError: The target exists, or cannot be made.
         sqlite3.Error: The database cannot be read, or the disk is full.
     """
-    with contextlib.suppress(RuntimeError):  # there is no such user: the name is taken as it is
-        target = target.expanduser()
     stop = threading.Event()
     address = f"{_address(source)}?mode={'ro' if read_only else 'rw'}"
-    work = in_thread(partial(_back_up, address, target.absolute(), stop))
+    work = in_thread(partial(_back_up, address, _expanded(target), stop))
     try:
         await asyncio.wait((work,))
     except asyncio.CancelledError:
@@ -73,6 +71,12 @@ def _left_over(path: Path) -> list[Path]:
     """What is left of such backups whose process was killed."""
     pattern = re.compile(rf"\.{re.escape(path.name)}\.\w+-\d{{8}}T\d{{12}}\.backup\..*\.partial(?:-journal)?", re.ASCII)
     return [found for found in path.parent.iterdir() if pattern.fullmatch(found.name)]
+
+
+def _expanded(path: Path) -> Path:
+    with contextlib.suppress(RuntimeError):  # there is no such user: the name is taken as it is
+        path = path.expanduser()
+    return path.absolute()
 
 
 def _back_up(source: str, target: Path, stop: threading.Event) -> None:
