@@ -208,7 +208,7 @@ def _checked_query(url: URL) -> dict[str, str]:
             "db_path: there is an @ too many: a special character in user or password is written as %40, %2F, %3A ...",
             column="db_path",
         )
-    known = _READ_HERE | _COMMON | (frozenset() if url.drivername.endswith("asyncpg") else _PSYCOPG_ONLY)
+    known = _READ_HERE | _COMMON | (frozenset[str]() if url.drivername.endswith("asyncpg") else _PSYCOPG_ONLY)
     query: dict[str, str] = {}
     for key, value in url.query.items():
         if key not in known:
