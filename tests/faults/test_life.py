@@ -113,9 +113,9 @@ async def test_a_close_that_is_cancelled_still_closes(target: Target) -> None:
         await asyncio.wait_for(db.close(), 0.2)
     assert db.conn is None
     leave.set()
-    # The transaction has lost its connection: it fails, and is undone.
-    with pytest.raises((NotConnectedError, OperationError)):
-        await asyncio.wait_for(holding, 5)
+    # The transaction has lost its connection and is undone, or ends well where it has one of its own.
+    (result,) = await asyncio.wait_for(asyncio.gather(holding, return_exceptions=True), 5)
+    assert result is None if target.engine != "sqlite" else isinstance(result, (NotConnectedError, OperationError))
     if waiting is not None:
         with pytest.raises(NotConnectedError):
             await asyncio.wait_for(waiting, 1)
@@ -123,7 +123,7 @@ async def test_a_close_that_is_cancelled_still_closes(target: Target) -> None:
     if target.engine == "sqlite":
         assert lock_is_free(target.path)
     async with DatabaseManager(target.url) as again:
-        assert await seen(again) == []
+        assert await seen(again) == (["held"] if result is None else [])
 
 
 async def test_sqlite_a_connection_that_the_caller_closed_does_not_keep_the_manager_from_closing(
