@@ -32,7 +32,7 @@ def _files(folder: Path) -> Places:
     def place(key: str, kind: type[Contestant]) -> str:
         path = folder / f"{key}.db"
         if kind.same_table:
-            shutil.copyfile(template, path)
+            shutil.copy(template, path)
         return str(path)
 
     return place

@@ -47,7 +47,7 @@ def databases(logs: int = workload.PREPARED_LOGS) -> Iterator[Places]:
     """How a contestant gets its URL: a copy of the prepared database."""
     with server() as url:
         made = [TEMPLATE]
-        asyncio.run(_prepare(url, logs))
+        asyncio.run(prepare(url, TEMPLATE, logs))
 
         def place(key: str, kind: type[Contestant]) -> str:
             name = f"{TEMPLATE}_{key}".replace("-", "_")
@@ -73,15 +73,16 @@ async def _run(url: str, statement: str) -> None:
     await connection.close()
 
 
-async def _prepare(url: str, logs: int) -> None:
-    """Make the template: the tables, agents and logs of ``workload.prepare_file``."""
-    await _run(url, f'DROP DATABASE IF EXISTS "{TEMPLATE}" WITH (FORCE)')
-    await _run(url, f'CREATE DATABASE "{TEMPLATE}"')
-    place = named(url, TEMPLATE)
+async def prepare(url: str, name: str, logs: int, agents: int = workload.AGENTS) -> str:
+    """Make a database with the tables, agents and logs of ``workload.prepare_file``; its URL."""
+    await _run(url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    await _run(url, f'CREATE DATABASE "{name}"')
+    place = named(url, name)
     await make_tables(place)
     connection = await asyncpg.connect(place)
-    await fill(connection, logs)
+    await fill(connection, logs, agents)
     await connection.close()
+    return place
 
 
 async def make_tables(place: str) -> None:
@@ -90,18 +91,17 @@ async def make_tables(place: str) -> None:
         pass
 
 
-async def fill(connection: asyncpg.Connection, logs: int, first: int = 0) -> None:
-    """Add the agents, once, and so many logs."""
-    if not first:
-        await connection.execute(
-            "INSERT INTO orchestrator_agents (id, name, agent_type) VALUES ($1, 'scout', 'utility')",
-            workload.DEFINITION_ID,
-        )
-        rows = [(*row[:-1], datetime.fromisoformat(f"{row[-1]}+00:00")) for row in prepared_agents()]
-        columns = ("id", "orchestrator_agent_id", "session_id", "status", "context", "config", "metadata", "created_at")
-        await connection.copy_records_to_table("agents", records=rows, columns=columns)
-    for start in range(first, first + logs, 50_000):
-        lines = prepared_logs(min(50_000, first + logs - start), start)
+async def fill(connection: asyncpg.Connection, logs: int, agents: int = workload.AGENTS) -> None:
+    """Add so many agents and logs."""
+    await connection.execute(
+        "INSERT INTO orchestrator_agents (id, name, agent_type) VALUES ($1, 'scout', 'utility')",
+        workload.DEFINITION_ID,
+    )
+    rows = [(*row[:-1], datetime.fromisoformat(f"{row[-1]}+00:00")) for row in prepared_agents(agents)]
+    columns = ("id", "orchestrator_agent_id", "session_id", "status", "context", "config", "metadata", "created_at")
+    await connection.copy_records_to_table("agents", records=rows, columns=columns)
+    for first in range(0, logs, 50_000):
+        lines = prepared_logs(min(50_000, logs - first), first)
         records = [(*line[:-1], datetime.fromisoformat(f"{line[-1]}+00:00")) for line in lines]
         await connection.copy_records_to_table("agent_logs", records=records, columns=workload.LOG_COLUMNS[1:])
     await connection.execute("VACUUM ANALYZE")

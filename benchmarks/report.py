@@ -90,7 +90,8 @@ _SVG = """\
 <svg xmlns="http://www.w3.org/2000/svg" width="960" height="{height}" viewBox="0 0 960 {height}" role="img">
 <title>{title}</title>
 <style>
-text {{ font: 12px system-ui, sans-serif; fill: #1f2328 }} .v {{ font-size: 9px; fill: #59636e }} .o {{ font-weight: 600 }}
+text {{ font: 12px system-ui, sans-serif; fill: #1f2328 }}
+.v {{ font-size: 9px; fill: #59636e }} .o {{ font-weight: 600 }}
 line {{ stroke: #d1d9e0 }} .b {{ fill: #ffffff }}
 @media (prefers-color-scheme: dark) {{
   text {{ fill: #e6edf3 }} .v {{ fill: #9198a1 }} line {{ stroke: #3d444d }} .b {{ fill: #0d1117 }}

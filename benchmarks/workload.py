@@ -19,7 +19,6 @@ INVALID_EVERY = 25
 """In the round with errors every 25th row, 4 %, names an agent that does not exist."""
 LATEST = 100
 
-AGENT_IDS = [f"01900000-0000-7000-8000-{number:012x}" for number in range(AGENTS)]
 LOG_COLUMNS = ("id", "agent_id", "log_level", "log_type", "message", "details", "created_at")
 AGENT_JSON = ("context", "config", "metadata")
 
@@ -106,13 +105,21 @@ def decoded_log(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def prepared_agents() -> list[tuple[Any, ...]]:
+def agent_id(number: int) -> str:
+    """The id of an agent."""
+    return f"01900000-0000-7000-8000-{number:012x}"
+
+
+AGENT_IDS = [agent_id(number) for number in range(AGENTS)]
+
+
+def prepared_agents(count: int = AGENTS) -> list[tuple[Any, ...]]:
     """The agents: id, definition, session, status, context, config, metadata, created_at."""
     context = json.dumps({"goal": "write a benchmark", "files": ["a.py", "b.py"], "depth": 2})
     config = json.dumps({"model": "large", "temperature": 0.2, "tools": ["search", "edit", "run"]})
     return [
-        (agent_id, DEFINITION_ID, "session-1", "executing", context, config, "{}", "2025-01-01T00:00:00.000000")
-        for agent_id in AGENT_IDS
+        (agent_id(number), DEFINITION_ID, "session-1", "executing", context, config, "{}", "2025-01-01T00:00:00.000000")
+        for number in range(count)
     ]
 
 
@@ -133,7 +140,7 @@ INSERT_AGENT = (
 )
 
 
-def prepare_file(path: Path, logs: int = PREPARED_LOGS) -> None:
+def prepare_file(path: Path, logs: int = PREPARED_LOGS, agents: int = AGENTS) -> None:
     """Make an SQLite file with orchdb's schema, some agents and many logs."""
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -141,7 +148,7 @@ def prepare_file(path: Path, logs: int = PREPARED_LOGS) -> None:
     path.chmod(0o600)
     connection.executescript(SCHEMA.read_text(encoding="utf-8"))
     connection.execute(INSERT_DEFINITION, (DEFINITION_ID,))
-    connection.executemany(INSERT_AGENT, prepared_agents())
+    connection.executemany(INSERT_AGENT, prepared_agents(agents))
     for first in range(0, logs, 50_000):
         connection.executemany(INSERT_LOG, prepared_logs(min(50_000, logs - first), first))
     connection.commit()
