@@ -86,10 +86,10 @@ class SharedConnection(_BufferedConnection):
     async def _once(self, run: Callable[[], Awaitable[Any]]) -> Any:
         try:
             result = await run()
+            await super().commit()
         except BaseException:
             await to_the_end(super().rollback())
             raise
-        await super().commit()
         return result
 
 
