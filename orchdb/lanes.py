@@ -225,10 +225,24 @@ class Lanes:
                 if await self._works(lane):
                     return lane
                 await to_the_end(self._end(lane))
-            return await self._open_lane()
         except BaseException:
             self._slots.release()
             raise
+        opening = asyncio.ensure_future(self._open_lane())
+        try:
+            return await asyncio.shield(opening)
+        except BaseException:
+            self._later(self._keep(opening))
+            raise
+
+    async def _keep(self, opening: asyncio.Future[Lane]) -> None:
+        """What a cancelled task began to open is for the next one; cut off in the middle it would leak."""
+        try:
+            lane = await opening
+        except Exception:  # whoever asked for it has been told
+            self._slots.release()
+        else:
+            self.release(lane)
 
     async def _wait(self) -> None:
         try:
