@@ -146,7 +146,7 @@ def main() -> None:
             text = table(crew, tally, engine)
             print(text)
             if not (arguments.quick or arguments.pin or arguments.only):
-                report.write(f"comparison on {engine}", text)
+                report.write(f"comparison on {report.NAMES[engine]}", text)
                 report.plot(
                     f"compare-{engine}",
                     ratios(crew, tally, engine),

@@ -133,7 +133,7 @@ def main() -> None:
     text = run(sizes, arguments.rounds)
     print(text)
     if not arguments.quick:
-        report.write(f"growth on {arguments.engine}", text)
+        report.write(f"growth on {report.NAMES[arguments.engine]}", text)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def main() -> None:
             lines.append(asyncio.run(row(kind(place(key, kind)), engine)))
     text = "\n".join(lines)
     print(text)
-    report.write(f"latency on {engine}", text)
+    report.write(f"latency on {report.NAMES[engine]}", text)
 
 
 if __name__ == "__main__":

@@ -10,21 +10,10 @@ import sqlite3
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+NAMES = {"sqlite": "SQLite", "postgres": "Postgres"}
 RESULTS = Path(__file__).parent / "RESULTS.md"
 _PACKAGES = ("sqlalchemy", "aiosqlite", "asyncpg", "psycopg", "apsw", "orjson")
 _BAR, _GAP, _LEFT, _TOP = 9, 14, 250, 54
-_COLOURS = (
-    "#2f81f7",
-    "#8b949e",
-    "#a371f7",
-    "#3fb950",
-    "#d29922",
-    "#f778ba",
-    "#79c0ff",
-    "#ff7b72",
-    "#56d364",
-    "#e3b341",
-)
 
 
 def machine() -> str:
@@ -56,18 +45,15 @@ def plot(name: str, ratios: dict[str, dict[str, float]], title: str) -> None:
     y = _TOP
     for operation in operations:
         rows.append(f'<text class="o" x="12" y="{y + 10}">{_escaped(operation)}</text>')
-        for number, (contestant, found) in enumerate(ratios.items()):
-            ratio = found.get(operation)
-            if ratio is None:
-                continue
+        found = {contestant: times[operation] for contestant, times in ratios.items() if operation in times}
+        for contestant, ratio in sorted(found.items(), key=lambda pair: pair[1]):
             start, end = sorted((_x(1.0), _x(ratio)))
-            colour = _COLOURS[number % len(_COLOURS)]
-            rows.append(
-                f'<rect x="{start:.1f}" y="{y}" width="{end - start:.1f}" height="{_BAR - 2}" fill="{colour}"/>'
-            )
+            kind = "ours" if contestant.startswith("orchdb") else "theirs"
+            place = f'x="{start:.1f}" y="{y}" width="{max(end - start, 1):.1f}" height="{_BAR - 2}"'
+            rows.append(f'<rect class="{kind}" {place}/>')
             label = f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
             beside = max(end, _x(1.0)) + 4
-            rows.append(f'<text class="v" x="{beside:.1f}" y="{y + 7}">{_escaped(contestant)} {label}</text>')
+            rows.append(f'<text class="v {kind}" x="{beside:.1f}" y="{y + 7}">{_escaped(contestant)} {label}</text>')
             y += _BAR + 3
         y += _GAP
     grid = "".join(
@@ -92,9 +78,11 @@ _SVG = """\
 <style>
 text {{ font: 12px system-ui, sans-serif; fill: #1f2328 }}
 .v {{ font-size: 9px; fill: #59636e }} .o {{ font-weight: 600 }}
-line {{ stroke: #d1d9e0 }} .b {{ fill: #ffffff }}
+line {{ stroke: #d1d9e0 }} .b {{ fill: #ffffff }} rect.theirs {{ fill: #afb8c1 }}
+rect.ours {{ fill: #0969da }} text.ours {{ fill: #0969da; font-weight: 600 }}
 @media (prefers-color-scheme: dark) {{
   text {{ fill: #e6edf3 }} .v {{ fill: #9198a1 }} line {{ stroke: #3d444d }} .b {{ fill: #0d1117 }}
+  rect.theirs {{ fill: #565d66 }} rect.ours {{ fill: #4493f8 }} text.ours {{ fill: #4493f8 }}
 }}
 </style>
 <rect class="b" width="960" height="{height}"/>
