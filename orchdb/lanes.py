@@ -41,6 +41,8 @@ class Lane(ABC):
         self.turn: asyncio.Lock = adapter._execute_mutex
         """Held by each statement, those that the caller runs through SQLAlchemy included."""
         self.timeout = timeout
+        self.stale = False
+        """Whether the server's plans for it are out of date, and it is not to be used again."""
         self.used = self.opened = asyncio.get_running_loop().time()
         self._poll: Any = None
         if _POLL is not None:
@@ -255,7 +257,7 @@ class Lanes:
 
     def release(self, lane: Lane) -> None:
         """The calling task is done with the lane, whatever became of it."""
-        if lane.closed() or not lane.idle() or self._closed:
+        if lane.stale or lane.closed() or not lane.idle() or self._closed:
             self._later(self._replaceable(lane))
             return
         lane.used = self._loop.time()

@@ -262,6 +262,7 @@ class PostgresBackend(Backend):
             except Exception as error:
                 if lane.closed():
                     lanes.doubt()
+                lane.stale = sqlstate(error) in _TRY_ON_ANOTHER
                 if tries == TRIES or not _again(lane, error, reads=reads):
                     raise
             finally:
