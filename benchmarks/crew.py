@@ -24,7 +24,7 @@ class Member:
         self.key = key
         folders = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT))))
         environment = {**os.environ, "PYTHONPATH": folders}
-        command = [sys.executable, "-m", "benchmarks.worker", engine, key, place, *(["--pin"] if pinned else [])]
+        command = [sys.executable, "-P", "-m", "benchmarks.worker", engine, key, place, *(["--pin"] if pinned else [])]
         with log.open("w") as errors:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment

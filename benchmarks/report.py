@@ -25,7 +25,8 @@ def machine() -> str:
         except PackageNotFoundError:
             continue
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    return f"{os.cpu_count()} cores, {python}, SQLite {sqlite3.sqlite_version}, {', '.join(packages)}"
+    busy = f"load average {os.getloadavg()[1]:.1f}"
+    return f"{os.cpu_count()} cores, {busy}, {python}, SQLite {sqlite3.sqlite_version}, {', '.join(packages)}"
 
 
 def write(section: str, text: str) -> None:

@@ -112,7 +112,11 @@ class Rounds:
 async def serve(kind: type[Contestant], place: str, answers: TextIO) -> None:
     """Answer one request after the other until the input ends."""
     contestant = kind(place)
-    await contestant.open()
+    try:
+        await contestant.open()
+    except BaseException as error:
+        print(json.dumps({"broken": f"{type(error).__name__}: {error}"[:300]}), file=answers, flush=True)
+        raise
     rounds = Rounds(contestant)
     for line in sys.stdin:
         name, share = json.loads(line)
