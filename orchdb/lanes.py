@@ -224,9 +224,14 @@ class Lanes:
         try:
             while self._free:
                 lane = self._free.pop()
-                if await self._works(lane):
+                works = False
+                try:
+                    works = await self._works(lane)
+                finally:
+                    if not works:  # also if the caller is cancelled meanwhile: nobody else holds the lane any more
+                        await to_the_end(self._end(lane))
+                if works:
                     return lane
-                await to_the_end(self._end(lane))
         except BaseException:
             self._slots.release()
             raise
@@ -241,7 +246,7 @@ class Lanes:
         """What a cancelled task began to open is for the next one; cut off in the middle it would leak."""
         try:
             lane = await opening
-        except Exception:  # whoever asked for it has been told
+        except (Exception, asyncio.CancelledError):  # whoever asked for it has been told
             self._slots.release()
         else:
             self.release(lane)

@@ -329,7 +329,8 @@ async def _connect(settings: PostgresSettings, connection: AsyncConnection) -> A
     """
     failure: OperationError
     try:
-        return await connection.start()
+        # To the end, which connect_timeout bounds: a connection that is cut off while it is made would leak.
+        return await to_the_end(connection.start())
     except Exception as error:
         failure = not_connected(error, settings.place)
     raise failure

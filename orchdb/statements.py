@@ -25,6 +25,8 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    not_,
+    or_,
     select,
     tuple_,
     update,
@@ -151,15 +153,24 @@ class TableStatements(Generic[Row]):
         self.update = lru_cache(maxsize=1024)(self._update)
         self.delete = lru_cache(maxsize=8)(self._delete)
         self.prune = lru_cache(maxsize=8)(self._prune)
-        self.present = lru_cache(maxsize=2)(self._present)
+        self.present = lru_cache(maxsize=8)(self._present)
 
     def _one(self, include_deleted: bool = False) -> Statement[Row]:
         core = select(self.table).where(self._by_id(), *self._unless(include_deleted))
         return Statement(self.table, core)
 
-    def _present(self, guard: str | None = None) -> Statement[Row]:
-        condition = exists().where(self._by_id(), *self._living, *self._guard(guard))
-        return Statement(self.table, select(condition))
+    def _present(self, guard: str | None = None, unfit: tuple[str, ...] = ()) -> Statement[Row]:
+        """Whether there is such a row, and where ``unfit`` is given, whether ``new_<column>`` cannot be added to it."""
+        living = exists().where(self._by_id(), *self._living, *self._guard(guard))
+        if unfit:
+            amounts = {name: self._bind(f"new_{name}", name, required=True) for name in unfit}
+            living = living.where(or_(*(not_(self._fits(name, amount)) for name, amount in amounts.items())))
+        return Statement(self.table, select(living))
+
+    def _fits(self, name: str, amount: BindParameter[Any]) -> ColumnElement[bool]:
+        """Whether the sum is within its column: SQLite would store an infinity, or a float in the place of a count."""
+        column = self.table.c[name]
+        return func.coalesce(column, 0) <= literal_column(_MOST[type(column.type)]) - amount
 
     def _page(
         self,
@@ -215,11 +226,7 @@ class TableStatements(Generic[Row]):
         changes |= {name: func.coalesce(columns[name], self._bind(f"new_{name}", name)) for name in kept}
         amounts = {name: self._bind(f"new_{name}", name, required=True) for name in added}
         changes |= {name: total(columns[name], amount) for name, amount in amounts.items()}
-        # Without this SQLite would store an infinity, or a float in the place of a count that overflows.
-        fits = [
-            func.coalesce(columns[name], 0) <= literal_column(_MOST[type(columns[name].type)]) - amount
-            for name, amount in amounts.items()
-        ]
+        fits = [self._fits(name, amount) for name, amount in amounts.items()]
         living = [columns.deleted_at.is_not(None)] if deleted else self._living
         core = update(self.table).where(self._by_id(), *living, *self._guard(guard), *fits).values(changes)
         return Statement(self.table, core)

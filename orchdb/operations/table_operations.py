@@ -72,10 +72,10 @@ class TableOperations(ABC):
         names: tuple[str, ...] = ()
         if "updated_at" in statements.columns:
             names, values["new_updated_at"] = ("updated_at",), now()
-        statement = statements.update(names, added=tuple(sorted(amounts)))
-        if await self._verbs.execute(operation, statement, values):
+        added = tuple(sorted(amounts))
+        if await self._verbs.execute(operation, statements.update(names, added=added), values):
             return True
-        if await self._verbs.fetch_value(operation, statements.present(), {"row_id": row_id}):
+        if await self._verbs.fetch_value(operation, statements.present(unfit=added), values):
             with failures_reported(operation, statements.table.name):
                 raise InvalidValueError("the sum would be larger than its column holds")
         return False
