@@ -331,6 +331,10 @@ async def _connect(settings: PostgresSettings, connection: AsyncConnection) -> A
     try:
         # To the end, which connect_timeout bounds: a connection that is cut off while it is made would leak.
         return await to_the_end(connection.start())
+    except asyncio.CancelledError:
+        if connection.sync_connection is not None:
+            await to_the_end(connection.close())
+        raise
     except Exception as error:
         failure = not_connected(error, settings.place)
     raise failure
