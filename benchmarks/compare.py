@@ -150,7 +150,7 @@ def main() -> None:
                 report.plot(
                     f"compare-{engine}",
                     ratios(crew, tally, engine),
-                    f"Time on {engine}, as a ratio to the raw driver: shorter is better",
+                    f"{report.NAMES[engine]}: time as a ratio to the raw driver; less is better",
                 )
 
 
