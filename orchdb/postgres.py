@@ -215,8 +215,11 @@ class PostgresBackend(Backend):
     async def _prepare_schema(self) -> None:
         connection = await _connect(self._settings, AsyncConnection(self._engine))
         try:
+            # One snapshot: between two looks another process may have made the tables.
+            await connection.execution_options(isolation_level="REPEATABLE READ")
             found = await versions.examine(connection)
             await connection.rollback()
+            await connection.execution_options(isolation_level="READ COMMITTED")
             step = versions.decide(found, upgrade=self._upgrade, read_only=self._read_only)
             if step is versions.Step.UPGRADE:
                 await versions.upgrade(partial(self._settings.without_limit().engine, 1))
