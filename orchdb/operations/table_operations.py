@@ -86,8 +86,9 @@ class TableOperations(ABC):
         return await self._verbs.execute(operation, statements.delete(), {"row_id": row_id}) > 0
 
     async def _restore(self, operation: str, statements: TableStatements[Any], row_id: str) -> bool:
-        statement = statements.update(("deleted_at",), deleted=True)
-        return await self._verbs.execute(operation, statement, {"row_id": row_id, "new_deleted_at": None}) > 0
+        values: dict[str, Any] = {"row_id": row_id, "new_deleted_at": None, "new_updated_at": now()}
+        names = ("deleted_at", "updated_at") if "updated_at" in statements.columns else ("deleted_at",)
+        return await self._verbs.execute(operation, statements.update(names, deleted=True), values) > 0
 
     async def _list(
         self,
