@@ -243,6 +243,7 @@ class PostgresBackend(Backend):
             await self._connection.close()
         for engine in (self._caller_engine, self._read_engine, self._engine):
             await engine.dispose()
+        await asyncio.sleep(0)  # sockets whose server has gone are closed in the event loop's next turn
 
     async def read(self, prepared: Prepared, parameters: Parameters) -> Outcome:
         return await self._single(self._read_lanes, prepared, parameters, reads=True)

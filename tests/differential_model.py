@@ -242,7 +242,7 @@ class Model:
         for row in rows:
             row["deleted_at"] = None
             if "updated_at" in row:
-                row["updated_at"] = None
+                row["updated_at"] = check(table, "updated_at", self._now())
             if table == "orchestrator_agents" and self._taken(row):
                 raise _MistakesError("DuplicateError")
         return bool(rows)
