@@ -143,15 +143,18 @@ async def test_connections_that_ended_while_idle_are_replaced_unseen(server: Ser
             )
 
 
+@pytest.mark.parametrize("code", ["40P01", "40001"])
 @pytest.mark.parametrize("driver", DRIVERS)
-async def test_a_conflict_that_certainly_changed_nothing_is_tried_again(server: Server, driver: str) -> None:
+async def test_a_conflict_that_certainly_changed_nothing_is_tried_again(server: Server, driver: str, code: str) -> None:
     async with DatabaseManager(server.url(driver)) as db:
         agent = await db.create_agent(await db.create_orchestrator_agent("scout"), "session")
         with server.admin() as admin:
             admin.execute("CREATE SEQUENCE tries")
             admin.execute(
                 "CREATE FUNCTION fail_twice() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN"
-                " IF nextval('tries') < 3 THEN RAISE EXCEPTION USING ERRCODE = '40P01'; END IF; RETURN NEW; END$$"
+                " IF nextval('tries') < 3 THEN RAISE EXCEPTION USING ERRCODE = '"
+                + code
+                + "'; END IF; RETURN NEW; END$$"
             )
             admin.execute(
                 "CREATE TRIGGER fail_twice BEFORE UPDATE ON agents FOR EACH ROW EXECUTE FUNCTION fail_twice()"
