@@ -100,7 +100,7 @@ def _copy(source: str, target: Path, stop: threading.Event) -> None:
     os.close(descriptor)
     partial = Path(name)
     try:
-        with contextlib.closing(sqlite3.connect(source, _BUSY_SECONDS, uri=True)) as connection:
+        with contextlib.closing(sqlite3.connect(source, timeout=_BUSY_SECONDS, uri=True)) as connection:
             connection.set_progress_handler(stop.is_set, _STEPS)
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("VACUUM INTO ?", (_address(partial),))
