@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb.statements import Parameters, Prepared
+
+Durability = Literal["normal", "full"]
 
 
 class Outcome(NamedTuple):

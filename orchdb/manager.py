@@ -8,12 +8,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from sqlalchemy import URL, Column, MetaData, String, Table, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchdb.backend import Backend
+from orchdb.backend import Backend, Durability
 from orchdb.database import Database, TransactionVerbs
 from orchdb.errors import InvalidValueError
 from orchdb.location import resolve
@@ -21,8 +21,6 @@ from orchdb.operations import Operations
 from orchdb.postgres_settings import PostgresOptions, PostgresSettings
 from orchdb.statements import Statement
 from orchdb.versions import VERSION_TABLE
-
-Durability = Literal["normal", "full"]
 
 _VERSION = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32)))
 _SCHEMA_VERSION: Statement[Any] = Statement(_VERSION, select(_VERSION.c.version_num))

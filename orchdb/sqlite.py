@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, event
@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction, create_async_engine
 
 from orchdb import versions
-from orchdb.backend import Backend, Outcome, Session
+from orchdb.backend import Backend, Durability, Outcome, Session
 from orchdb.backup import back_up, backed_up_beside
 from orchdb.connections import ShieldedConnection, part_of_transaction
 from orchdb.errors import OperationError, sqlite_code
@@ -34,7 +34,6 @@ from orchdb.shielding import to_the_end
 from orchdb.statements import Parameters, Prepared
 from orchdb.writer import RETRY_SECONDS, Lane, Readers, Work, Writer, locked, unwrapped
 
-Durability = Literal["normal", "full"]
 READERS = 4
 _ENDED = "the transaction was rolled back by an earlier failure"
 _SETUP_TIMEOUT_MS = 10_000
