@@ -14,7 +14,8 @@ from typing import Any
 
 import apsw
 
-from orchdb.sqlite import Durability, writer_settings
+from orchdb.backend import Durability
+from orchdb.sqlite import writer_settings
 from orchdb.versions import schema_file, statements_of
 
 JOURNAL: list[tuple[str, str, int, bytes]] = []
