@@ -64,7 +64,8 @@ async def test_a_transaction_cancelled_while_the_connection_changes_hands_gives_
     second.cancel()
     await asyncio.wait_for(asyncio.gather(first, second, third, return_exceptions=True), 2)
     lines = await seen(db)
-    assert [line for line in lines if line != "second"] == ["first", "third"]
+    # Not their order: a time is taken when the call begins, and the third does not wait to call.
+    assert sorted(line for line in lines if line != "second") == ["first", "third"]
     assert ("second" in lines) == (not second.cancelled())
 
 
