@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Dialect
+from sqlalchemy import Dialect, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb.statements import Parameters, Prepared
@@ -27,6 +27,18 @@ class Outcome(NamedTuple):
     rows: list[dict[str, Any]]
     changed: int
     number: int | None = None
+
+
+class Horizon(NamedTuple):
+    """How far a log can be read now without missing a line that comes later.
+
+    Attributes:
+        newest: The highest id that there is; 0 if there is none.
+        writers: The transactions that may still add a line with a lower one.
+    """
+
+    newest: int
+    writers: frozenset[str] = frozenset()
 
 
 class Session(ABC):
@@ -77,6 +89,14 @@ class Backend(ABC):
     @abstractmethod
     def read(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
         """Run a statement that only reads."""
+
+    def read_newest(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
+        """Run a statement that only reads where every committed row can be seen, also if there are replicas."""
+        return self.read(prepared, parameters)
+
+    @abstractmethod
+    async def horizon(self, table: Table) -> Horizon:
+        """How far the log can be read now without missing a line."""
 
     @abstractmethod
     def write(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:

@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Dialect
+from sqlalchemy import Dialect, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchdb.backend import Backend, Outcome, Session
+from orchdb.backend import Backend, Horizon, Outcome, Session
 from orchdb.errors import NotConnectedError, OperationError, OrchdbError, translate
 from orchdb.shielding import to_the_end
 from orchdb.statements import Parameters, Prepared, Statement
@@ -291,6 +291,23 @@ class Database(Verbs):
     async def back_up(self, target: Path) -> None:
         """Make a consistent copy of the database as a new file."""
         await self._observed("backup", None, lambda: self.backend.back_up(target), write=False)
+
+    async def horizon(self, operation: str, table: Table) -> Horizon:
+        """How far the log can be read now without missing a line that comes later."""
+        return await self._observed(operation, table.name, lambda: self.backend.horizon(table), write=False)
+
+    async def fetch_newest(self, operation: str, statement: Statement[Row], values: Values) -> list[Row]:
+        """All rows, in the order of the statement, also those that a replica may not have yet."""
+
+        async def run() -> list[Row]:
+            prepared = statement.prepared(self.dialect)
+            try:
+                outcome = await self.backend.read_newest(prepared, prepared.parameters(values))
+            except NoSuchRowError:
+                return []
+            return cast("list[Row]", outcome.rows)
+
+        return await self._observed(operation, statement.table, run, write=False)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[TransactionVerbs]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -19,10 +19,15 @@ from orchdb.errors import InvalidValueError
 from orchdb.location import resolve
 from orchdb.operations import Operations
 from orchdb.postgres_settings import PostgresOptions, PostgresSettings
-from orchdb.statements import Statement
+from orchdb.rows import AgentLogRow, LogLevel, SystemLogRow
+from orchdb.statements import Statement, TableStatements
+from orchdb.tables import agent_logs, system_logs
+from orchdb.tail import tail
 from orchdb.versions import VERSION_TABLE
 
 _VERSION = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32)))
+_AGENT_LOGS: TableStatements[AgentLogRow] = TableStatements(agent_logs)
+_SYSTEM_LOGS: TableStatements[SystemLogRow] = TableStatements(system_logs)
 _SCHEMA_VERSION: Statement[Any] = Statement(_VERSION, select(_VERSION.c.version_num))
 
 
@@ -171,6 +176,43 @@ class DatabaseManager(Operations):
     async def _transaction(self) -> AsyncGenerator[Transaction]:
         async with self._database.transaction() as verbs:
             yield Transaction(verbs)
+
+    def tail_agent_logs(
+        self,
+        agent_id: str | None = None,
+        log_level: LogLevel | None = None,
+        log_type: str | None = None,
+        *,
+        after_id: int | None = None,
+        poll_seconds: float = 0.2,
+    ) -> AsyncIterator[AgentLogRow]:
+        """The lines as they are written, of one agent or of all, without end: each once, by id, and none is missed.
+
+        A line comes when no earlier one can appear any more: on Postgres it waits for the transactions that were
+        already writing to the table. Nothing is held between two looks.
+
+        Args:
+            after_id: Begin behind this line: 0 for the first one there is. By default with those that are new.
+            poll_seconds: The pause between two looks.
+
+        Raises:
+            InvalidValueError: ``after_id`` or ``poll_seconds`` is not usable.
+            OperationError: The server is a standby, which does not know who is writing.
+        """
+        filters = {"agent_id": agent_id, "log_level": log_level, "log_type": log_type}
+        return tail(self._database, "tail_agent_logs", _AGENT_LOGS, filters, after_id, poll_seconds)
+
+    def tail_system_logs(
+        self,
+        log_level: LogLevel | None = None,
+        component: str | None = None,
+        *,
+        after_id: int | None = None,
+        poll_seconds: float = 0.2,
+    ) -> AsyncIterator[SystemLogRow]:
+        """The lines as they are written, without end, as ``tail_agent_logs`` gives them."""
+        filters = {"log_level": log_level, "component": component}
+        return tail(self._database, "tail_system_logs", _SYSTEM_LOGS, filters, after_id, poll_seconds)
 
     async def schema_version(self) -> str | None:
         """The schema revision that the database is stamped with."""

@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sqlalchemy import BigInteger, Boolean, Table, Text, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from orchdb import versions
 from orchdb.appends import Appends
-from orchdb.backend import Backend, Outcome, Session
+from orchdb.backend import Backend, Horizon, Outcome, Session
 from orchdb.connections import SharedConnection, part_of_transaction
 from orchdb.errors import OperationError, not_connected, sqlstate
 from orchdb.lanes import AsyncpgLane, Lane, Lanes, PsycopgLane
 from orchdb.postgres_settings import PostgresSettings
 from orchdb.shielding import to_the_end
-from orchdb.statements import Parameters, Prepared
+from orchdb.statements import Parameters, Prepared, Statement
 
 Result = TypeVar("Result")
 
@@ -248,6 +249,18 @@ class PostgresBackend(Backend):
     async def read(self, prepared: Prepared, parameters: Parameters) -> Outcome:
         return await self._single(self._read_lanes, prepared, parameters, reads=True)
 
+    async def read_newest(self, prepared: Prepared, parameters: Parameters) -> Outcome:
+        return await self._single(self._lanes, prepared, parameters, reads=True)
+
+    async def horizon(self, table: Table) -> Horizon:
+        prepared = _horizon(table).prepared(self.dialect)
+        ((newest, writers, standby),) = (
+            row.values() for row in (await self.read_newest(prepared, prepared.parameters({}))).rows
+        )
+        if standby:
+            raise OperationError("the server is a standby: it does not know who is writing")
+        return Horizon(newest, frozenset(writers.split()))
+
     async def write(self, prepared: Prepared, parameters: Parameters) -> Outcome:
         if prepared.is_insert and self._appends is not None:
             return await self._appends.run(prepared, parameters)
@@ -298,6 +311,20 @@ class PostgresBackend(Backend):
                     raise
             self._lanes.doubt()
             tries += 1
+
+
+@cache
+def _horizon(table: Table) -> Statement[Any]:
+    # Whoever gave an id below the newest one held this lock before, and holds it until its row can be seen. So if it
+    # is not among those who hold it after the newest id was read, its row is there.
+    core = text(f"""
+        SELECT coalesce((SELECT max(id) FROM {table.name}), 0) AS newest,
+            coalesce((SELECT string_agg(virtualtransaction, ' ') FROM pg_locks
+                WHERE mode = 'RowExclusiveLock' AND relation = CAST('{table.name}' AS regclass)
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())), '') AS writers,
+            pg_is_in_recovery() AS standby
+    """)  # noqa: S608  # the table's own name
+    return Statement(table, core.columns(newest=BigInteger, writers=Text, standby=Boolean))
 
 
 def _reads(prepared: Prepared) -> bool:

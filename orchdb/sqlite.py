@@ -19,19 +19,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, event
+from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, Table, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction, create_async_engine
 
 from orchdb import versions
-from orchdb.backend import Backend, Durability, Outcome, Session
+from orchdb.backend import Backend, Durability, Horizon, Outcome, Session
 from orchdb.backup import back_up, backed_up_beside
 from orchdb.connections import ShieldedConnection, part_of_transaction
 from orchdb.errors import OperationError, sqlite_code
 from orchdb.files import PrivateFolder, Watch, make, named, require, warn_about
 from orchdb.location import MEMORY
 from orchdb.shielding import to_the_end
-from orchdb.statements import Parameters, Prepared
+from orchdb.statements import Parameters, Prepared, newest_id
 from orchdb.writer import RETRY_SECONDS, Lane, Readers, Work, Writer, locked, unwrapped
 
 READERS = 4
@@ -278,6 +278,11 @@ class SqliteBackend(Backend):
 
     def read(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
         return self._run(self._readers, OneStatement(prepared, parameters))
+
+    async def horizon(self, table: Table) -> Horizon:
+        prepared = newest_id(table).prepared(self.dialect)
+        ((newest,),) = (row.values() for row in (await self.read(prepared, prepared.parameters({}))).rows)
+        return Horizon(newest)  # ids are given under the write lock: no lower one comes later
 
     def write(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
         return self._run(self._writer, OneStatement(prepared, parameters))

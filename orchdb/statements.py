@@ -39,6 +39,8 @@ from orchdb.errors import InvalidValueError
 Row = TypeVar("Row")
 _MOST: dict[type[Any], str] = {Count: str(2**63 - 1), Cost: "1.7976931348623157e308"}
 Parameters = Sequence[Any] | Mapping[str, Any]
+STRETCH = 500
+"""How many ids ``TableStatements.stretch`` covers at most."""
 
 
 class Prepared:
@@ -139,6 +141,12 @@ class Statement(Generic[Row]):
         return prepared
 
 
+@lru_cache(maxsize=8)
+def newest_id(table: Table) -> Statement[Any]:
+    """The highest id of a log."""
+    return Statement(table, select(func.coalesce(func.max(table.c.id), 0)))
+
+
 class TableStatements(Generic[Row]):
     """The statements that the operations on one table run."""
 
@@ -149,6 +157,7 @@ class TableStatements(Generic[Row]):
         # Each shape is built once; how many there are is bounded by the tables' columns, and the caches by their size.
         self.one = lru_cache(maxsize=8)(self._one)
         self.page = lru_cache(maxsize=512)(self._page)
+        self.stretch = lru_cache(maxsize=16)(self._stretch)
         self.insert = lru_cache(maxsize=8)(self._insert)
         self.update = lru_cache(maxsize=1024)(self._update)
         self.delete = lru_cache(maxsize=8)(self._delete)
@@ -199,6 +208,15 @@ class TableStatements(Generic[Row]):
         if "offset" in bounds:
             core = core.offset(bindparam("offset", type_=BigInteger()))
         return Statement(self.table, core)
+
+    def _stretch(self, equal: tuple[str, ...]) -> Statement[Row]:
+        """The lines with an id above ``after_id`` and up to ``up_to_id``, in order, and of them those that fit."""
+        key = self.table.c.id
+        ids = bindparam("after_id", type_=BigInteger()), bindparam("up_to_id", type_=BigInteger())
+        # The limit keeps the filters out: by the index of a filter all its older lines would be read every time.
+        lines = select(self.table).where(key > ids[0], key <= ids[1]).order_by(key).limit(STRETCH).subquery()
+        fits = (lines.c[name] == self._bind(name, name, lookup=True) for name in equal)
+        return Statement(self.table, select(lines).where(*fits).order_by(lines.c.id))
 
     def _insert(self, names: tuple[str, ...]) -> Statement[Row]:
         return Statement(self.table, insert(self.table), names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
@@ -102,3 +103,9 @@ def locked_by_another(path: Path) -> Iterator[None]:
 async def collected(rows: AsyncIterator[Any]) -> list[Any]:
     """All that an async iterator gives."""
     return [row async for row in rows]
+
+
+async def taken(rows: AsyncIterator[Any], number: int) -> list[Any]:
+    """The next ones that an async iterator gives."""
+    async with asyncio.timeout(20):
+        return [await anext(rows) for _ in range(number)]

@@ -184,6 +184,11 @@ async def test_reads_go_to_the_replica_and_writes_to_the_primary(server: Server,
                 while len(await db.list_orchestrator_agents()) < 2:
                     assert time.monotonic() - begun < 10
                     await asyncio.sleep(0.02)
+                number = await db.create_system_log("INFO", "scheduler", "started")
+                assert (await anext(db.tail_system_logs(after_id=0)))["id"] == number
+            async with DatabaseManager(replica.url(driver), read_only=True) as standby:
+                with pytest.raises(OperationError, match="standby"):
+                    await anext(standby.tail_system_logs(after_id=0))
         finally:
             replica.stop()
 

@@ -1,0 +1,66 @@
+"""Following a log while others write to it: every line once, in the order of ids, none missed.
+
+Ids are given when a line is written and become visible when it is committed, so on a server a lower id can appear after
+a higher one. Whoever asks for "id > the last one seen" then never sees it. Here a line is given only when no
+transaction that began to write before it can still add one with a lower id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, TypeVar
+
+from orchdb.database import Database, failures_reported
+from orchdb.errors import InvalidValueError
+from orchdb.operations.table_operations import checked_number
+from orchdb.rows import AgentLogRow, SystemLogRow
+from orchdb.statements import STRETCH, TableStatements
+
+LogRow = TypeVar("LogRow", AgentLogRow, SystemLogRow)
+
+
+def tail(
+    database: Database,
+    operation: str,
+    statements: TableStatements[LogRow],
+    filters: Mapping[str, Any],
+    after_id: int | None,
+    poll_seconds: float,
+) -> AsyncIterator[LogRow]:
+    """The lines behind ``after_id`` that fit the filters, then those that are written, without end.
+
+    Raises:
+        InvalidValueError: ``after_id`` or ``poll_seconds`` is not usable.
+    """
+    with failures_reported(operation, statements.table.name):
+        checked_number("after_id", after_id)
+        if not isinstance(poll_seconds, (int, float)) or not 0 < poll_seconds < math.inf:
+            raise InvalidValueError("poll_seconds: must be a number of seconds above 0", column="poll_seconds")
+    values = {name: value for name, value in filters.items() if value is not None}
+    return _tail(database, operation, statements, values, after_id, poll_seconds)
+
+
+async def _tail(
+    database: Database,
+    operation: str,
+    statements: TableStatements[LogRow],
+    values: Mapping[str, Any],
+    after_id: int | None,
+    poll_seconds: float,
+) -> AsyncIterator[LogRow]:
+    statement = statements.stretch(tuple(sorted(values)))
+    last = (await database.horizon(operation, statements.table)).newest if after_id is None else after_id
+    while True:
+        newest, writers = await database.horizon(operation, statements.table)
+        while newest > last and writers:
+            await asyncio.sleep(poll_seconds)
+            writers &= (await database.horizon(operation, statements.table)).writers
+        while last < newest:
+            end = min(last + STRETCH, newest)
+            rows = await database.fetch_newest(operation, statement, {**values, "after_id": last, "up_to_id": end})
+            for row in rows:
+                yield row
+            last = end
+        await asyncio.sleep(poll_seconds)
