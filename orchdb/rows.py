@@ -4,14 +4,14 @@ Rows are plain dictionaries that ``json.dumps`` takes as they are. Times are tex
 costs are US dollars; tokens are counts; ids are 36 characters of UUID.
 """
 
-from __future__ import annotations
+# Annotations are not postponed here: a TypedDict would compile each of them from its text, at every import.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal, TypeAlias, TypedDict, get_args
+from typing import Literal, NotRequired, TypeAlias, TypedDict, get_args
 
-JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
-JsonObject: TypeAlias = "Mapping[str, JsonValue]"
+JsonValue: TypeAlias = bool | int | float | str | Sequence["JsonValue"] | Mapping[str, "JsonValue"] | None
+JsonObject: TypeAlias = Mapping[str, JsonValue]
 Time: TypeAlias = str | datetime
 
 AgentStatus = Literal[
@@ -165,42 +165,32 @@ class PromptChanges(TypedDict, total=False):
     metadata: JsonObject | None
 
 
-# In two classes each, because NotRequired is not seen at run time where annotations are postponed.
-class _PromptItem(TypedDict):
+class NewPrompt(TypedDict):
+    """One item of ``create_prompts``: the parameters of ``create_prompt``."""
+
     agent_id: str
     prompt_type: str
     prompt_text: str
+    prompt_name: NotRequired[str | None]
+    status: NotRequired[PromptStatus]
+    model_used: NotRequired[str | None]
+    metadata: NotRequired[JsonObject | None]
 
 
-class NewPrompt(_PromptItem, total=False):
-    """One item of ``create_prompts``: the parameters of ``create_prompt``."""
+class NewAgentLog(TypedDict):
+    """One item of ``create_agent_logs``: the parameters of ``create_agent_log``."""
 
-    prompt_name: str | None
-    status: PromptStatus
-    model_used: str | None
-    metadata: JsonObject | None
-
-
-class _AgentLogItem(TypedDict):
     agent_id: str
     log_level: LogLevel
     log_type: str
     message: str
+    details: NotRequired[JsonValue]
 
 
-class NewAgentLog(_AgentLogItem, total=False):
-    """One item of ``create_agent_logs``: the parameters of ``create_agent_log``."""
+class NewSystemLog(TypedDict):
+    """One item of ``create_system_logs``: the parameters of ``create_system_log``."""
 
-    details: JsonValue
-
-
-class _SystemLogItem(TypedDict):
     log_level: LogLevel
     component: str
     message: str
-
-
-class NewSystemLog(_SystemLogItem, total=False):
-    """One item of ``create_system_logs``: the parameters of ``create_system_log``."""
-
-    details: JsonValue
+    details: NotRequired[JsonValue]

@@ -25,7 +25,9 @@ def loaded_after(code: str) -> set[str]:
 
 
 def test_the_package_loads_nothing_it_does_not_need() -> None:
-    assert loaded_after("import orchdb") & set(HEAVY) == set()
+    loaded = loaded_after("import orchdb")
+    assert loaded & set(HEAVY) == set()
+    assert "sqlalchemy.dialects.postgresql" not in loaded
 
 
 def test_an_sqlite_manager_loads_the_driver_of_sqlite_alone() -> None:
