@@ -98,7 +98,9 @@ def sqlite_engine(url: URL) -> AsyncEngine:
         cursor.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT_MS}")
         cursor.execute("PRAGMA foreign_keys = OFF")
         cursor.execute("PRAGMA trusted_schema = OFF")
-        cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded only by a file without pages
+        cursor.execute("PRAGMA page_count")
+        if cursor.fetchone() == (0,):  # heeded only then; a file with pages would be written to for nothing
+            cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "begin")
