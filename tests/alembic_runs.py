@@ -65,13 +65,13 @@ def downgrade(target: Path | str, revision: str) -> None:
 
 
 def command_line(
-    *arguments: str, cwd: Path = ROOT, environment: dict[str, str] | None = None
+    *arguments: str, cwd: Path = ROOT, environment: dict[str, str] | None = None, ini: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the real ``alembic`` in a process of its own, with none of the variables that choose a database."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_")}
     variables = inherited | {"PYTHONPATH": str(ROOT)} | (environment or {})
     return subprocess.run(
-        [sys.executable, "-m", "alembic", "-c", str(shipped("alembic.ini")), *arguments],
+        [sys.executable, "-m", "alembic", "-c", str(ini or shipped("alembic.ini")), *arguments],
         cwd=cwd,
         env=variables,
         capture_output=True,

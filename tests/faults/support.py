@@ -20,11 +20,15 @@ ROOT = Path(__file__).parents[2]
 
 
 class Child:
-    """A process that runs one of the modules in ``tests.faults.children`` and talks in lines of JSON."""
+    """A process that runs one of the modules in ``tests.faults.children`` and talks in lines of JSON.
 
-    def __init__(self, module: str, *arguments: object, **options: Any) -> None:
-        command = [sys.executable, "-m", f"tests.faults.children.{module}", *map(str, arguments)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    It uses the installed orchdb, or the one in ``library``, which comes first on its path.
+    """
+
+    def __init__(self, module: str, *arguments: object, library: Path = ROOT, **options: Any) -> None:
+        command = [sys.executable, "-P", "-m", f"tests.faults.children.{module}", *map(str, arguments)]
+        path = os.pathsep.join([str(library), str(ROOT), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "PYTHONPATH": path}
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options
         )
