@@ -34,6 +34,17 @@ Values = Mapping[str, Any]
 logger = logging.getLogger("orchdb")
 
 _NOTHING = Outcome([], 0)
+_forks = 0
+"""How often this process is a fork of the one that loaded this module: ``os.getpid`` would be a call of the system in
+each operation."""
+
+
+def _forked() -> None:
+    global _forks  # noqa: PLW0603
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)
 _CHECKED_AT_A_TIME = 500
 
 
@@ -266,7 +277,7 @@ class Database(Verbs):
             except Exception as error:
                 failure = _failed(error, "connect", None)
             else:
-                self._loop, self._process = asyncio.get_running_loop(), os.getpid()
+                self._loop, self._forks = asyncio.get_running_loop(), _forks
                 self._backend, self._settled = backend, None
                 return
             raise failure
@@ -348,7 +359,7 @@ class Database(Verbs):
             raise NotConnectedError(self._why_not)
         if self._settled is not None:
             raise NotConnectedError("the manager is closing")
-        if self._process != os.getpid():
+        if self._forks != _forks:
             raise NotConnectedError("the manager belongs to the process that connected it: connect in the child")
         if self._loop is not asyncio.get_running_loop():
             raise NotConnectedError("the manager belongs to the event loop that connected it")

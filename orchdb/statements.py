@@ -224,10 +224,10 @@ class TableStatements(Generic[Row]):
     def _update(
         self,
         names: tuple[str, ...],
-        *,
         kept: tuple[str, ...] = (),
-        added: tuple[str, ...] = (),
         guard: str | None = None,
+        *,
+        added: tuple[str, ...] = (),
         deleted: bool = False,
     ) -> Statement[Row]:
         """A change of one row, with the values as ``new_<column>``.
@@ -235,8 +235,8 @@ class TableStatements(Generic[Row]):
         Args:
             names: Columns that take the value.
             kept: Columns that take the value only where they are NULL.
-            added: Columns that the value is added to.
             guard: A column that must still have the value ``if_<column>``.
+            added: Columns that the value is added to.
             deleted: Change a deleted row instead of a living one.
         """
         columns = self.table.c

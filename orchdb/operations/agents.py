@@ -159,8 +159,10 @@ class AgentOperations(TableOperations):
 
 def status_times(changes: dict[str, Any], *, has_start: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """The changes with the times that a new status brings, and those that only fill what is empty."""
+    if "status" not in changes:
+        return changes, {}
     kept: dict[str, Any] = {}
-    status = changes.get("status")
+    status = changes["status"]
     if status in ENDED_STATUSES:
         kept["completed_at"] = now()
     elif status is not None:

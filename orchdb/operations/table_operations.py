@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from orchdb.cursors import AnyRow, cursor_of, position
@@ -37,22 +38,21 @@ class TableOperations(ABC):
         row_id: str,
         changes: Mapping[str, Any],
         *,
-        kept: Mapping[str, Any] | None = None,
+        kept: Mapping[str, Any] = MappingProxyType({}),
         if_status: str | None = None,
     ) -> bool:
         """Change one living row; ``kept`` values only fill what is NULL. False if there is no such row."""
-        kept = kept or {}
         values: dict[str, Any] = {"row_id": row_id, "if_status": if_status}
         guard = None if if_status is None else "status"
         if not changes:
             return bool(await self._verbs.fetch_value(operation, statements.present(guard), values))
         for name, value in (*changes.items(), *kept.items()):
             values[f"new_{name}"] = value
-        names = set(changes)
+        names = [*changes]
         if "updated_at" in statements.columns and "updated_at" not in changes:
-            names.add("updated_at")
+            names.append("updated_at")
             values["new_updated_at"] = now()
-        statement = statements.update(tuple(sorted(names)), kept=tuple(sorted(kept)), guard=guard)
+        statement = statements.update(tuple(sorted(names)), tuple(sorted(kept)), guard)
         if "updated_at" not in changes or len(changes) == 1:
             return await self._verbs.execute(operation, statement, values) > 0
         # A time that is given is written alone: the trigger that serves other programs takes an unchanged updated_at,
@@ -126,7 +126,7 @@ def checked_names(operation: str, names: Iterable[str], allowed: Iterable[str]) 
     Raises:
         TypeError: A name is unknown or protected.
     """
-    unknown = sorted(set(names) - set(allowed))
+    unknown = sorted(set(names).difference(allowed))
     if unknown:
         raise TypeError(f"{operation}: unknown or protected: {', '.join(unknown)}")
 
