@@ -137,6 +137,16 @@ class Timestamp(CheckedType):
         return values.read_time
 
 
+class StoredTime(Timestamp):
+    """A time as it is stored, for a position that was read and is given back."""
+
+    def bind_processor(self, dialect: Dialect) -> Processor | None:
+        return None
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
+        return None
+
+
 class JsonDocument(CheckedType):
     """Any JSON value; ``None`` is NULL."""
 

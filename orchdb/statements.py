@@ -19,6 +19,7 @@ from sqlalchemy import (
     Insert,
     Select,
     Table,
+    Tuple,
     bindparam,
     delete,
     exists,
@@ -29,11 +30,12 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
+    type_coerce,
     update,
 )
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from orchdb.column_types import CheckedType, Cost, Count, Identifier, LookedUpIdentifier, total
+from orchdb.column_types import CheckedType, Cost, Count, Identifier, LookedUpIdentifier, StoredTime, total
 from orchdb.errors import InvalidValueError
 
 Row = TypeVar("Row")
@@ -161,6 +163,7 @@ class TableStatements(Generic[Row]):
         self.insert = lru_cache(maxsize=8)(self._insert)
         self.update = lru_cache(maxsize=1024)(self._update)
         self.delete = lru_cache(maxsize=8)(self._delete)
+        self.edge = lru_cache(maxsize=8)(self._edge)
         self.prune = lru_cache(maxsize=8)(self._prune)
         self.present = lru_cache(maxsize=8)(self._present)
 
@@ -249,17 +252,28 @@ class TableStatements(Generic[Row]):
         core = update(self.table).where(self._by_id(), *living, *self._guard(guard), *fits).values(changes)
         return Statement(self.table, core)
 
-    def _prune(self, equal: tuple[str, ...]) -> Statement[Row]:
-        """Delete the oldest rows before a time, at most ``limit`` of them."""
-        columns = self.table.c
-        oldest = (
-            select(columns.id)
-            .where(columns.created_at < bindparam("before", type_=columns.created_at.type))
-            .where(*(columns[name] == self._bind(name, name) for name in equal))
-            .order_by(columns.created_at, columns.id)
-            .limit(bindparam("limit", type_=BigInteger()))
-        )
-        return Statement(self.table, delete(self.table).where(columns.id.in_(oldest)))
+    def _edge(self, further: bool) -> Statement[Any]:
+        """The position, time and id, of the row before a time that ends the next ``offset`` rows; ``further`` on."""
+        core = select(type_coerce(self.table.c.created_at, StoredTime()).label("edge_time"), self.table.c.id)
+        core = core.where(*self._old(further)).order_by(self.table.c.created_at, self.table.c.id)
+        return Statement(self.table, core.limit(literal_column("1")).offset(bindparam("offset", type_=BigInteger())))
+
+    def _prune(self, equal: tuple[str, ...], further: bool, bounded: bool) -> Statement[Row]:
+        """Delete the rows before a time that are between two positions, as far as those are given."""
+        core = delete(self.table).where(*self._old(further))
+        core = core.where(*(self.table.c[name] == self._bind(name, name) for name in equal))
+        return Statement(self.table, core.where(self._position() <= self._here("edge")) if bounded else core)
+
+    def _old(self, further: bool) -> list[ColumnElement[bool]]:
+        created = self.table.c.created_at
+        old = created < bindparam("before", type_=created.type)
+        return [old, self._position() > self._here("last")] if further else [old]
+
+    def _position(self) -> Tuple:
+        return tuple_(self.table.c.created_at, self.table.c.id)
+
+    def _here(self, name: str) -> Tuple:
+        return tuple_(bindparam(f"{name}_time", type_=StoredTime()), self._bind(f"{name}_id", "id"))
 
     def _delete(self) -> Statement[Row]:
         return Statement(self.table, delete(self.table).where(self._by_id()))

@@ -97,6 +97,15 @@ async def test_pruning_can_keep_to_a_level(db: DatabaseManager, agent_id: str) -
     assert await db.prune(before) == 4
 
 
+async def test_a_level_goes_from_among_many_lines_of_others(db: DatabaseManager) -> None:
+    levels: list[Any] = ["DEBUG" if number % 7 == 0 else "INFO" for number in range(3500)]
+    await db.create_system_logs(
+        [{"log_level": level, "component": "test", "message": str(number)} for number, level in enumerate(levels)]
+    )
+    assert await db.prune(datetime.now(UTC) + timedelta(days=1), log_level="DEBUG") == 500
+    assert [row["message"] for row in await db.get_system_logs()] == [str(n) for n in range(3500) if n % 7]
+
+
 async def test_large_amounts_are_pruned_completely(db: DatabaseManager, agent_id: str) -> None:
     await db.create_agent_logs(
         {"agent_id": agent_id, "log_level": "INFO", "log_type": "milestone", "message": "x"} for _ in range(3000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from orchdb.database import failures_reported
 from orchdb.errors import InvalidValueError
@@ -47,12 +48,20 @@ class RetentionOperations(TableOperations):
         return await self._prune("prune", before, log_level)
 
     async def _prune(self, operation: str, before: Time, log_level: LogLevel | None) -> int:
-        values = {"before": before, "log_level": log_level, "limit": _ROWS_AT_A_TIME}
+        return sum(
+            [await self._prune_table(operation, table, before, log_level) for table in (_AGENT_LOGS, _SYSTEM_LOGS)]
+        )
+
+    async def _prune_table(
+        self, operation: str, table: TableStatements[Any], before: Time, log_level: LogLevel | None
+    ) -> int:
+        """From the oldest on, so many rows at a time, whether or not they go: each is looked at once."""
+        values: dict[str, Any] = {"before": before, "log_level": log_level, "offset": _ROWS_AT_A_TIME - 1}
         equal = () if log_level is None else ("log_level",)
-        deleted = 0
-        for table in (_AGENT_LOGS, _SYSTEM_LOGS):
-            batch = _ROWS_AT_A_TIME
-            while batch == _ROWS_AT_A_TIME:
-                batch = await self._verbs.execute(operation, table.prune(equal), values)
-                deleted += batch
-        return deleted
+        deleted, further = 0, False
+        while edge := await self._verbs.fetch_one(operation, table.edge(further), values):
+            values |= {"edge_time": edge["edge_time"], "edge_id": edge["id"]}
+            deleted += await self._verbs.execute(operation, table.prune(equal, further, True), values)
+            values |= {"last_time": edge["edge_time"], "last_id": edge["id"]}
+            further = True
+        return deleted + await self._verbs.execute(operation, table.prune(equal, further, False), values)
