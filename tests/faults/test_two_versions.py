@@ -41,13 +41,13 @@ class Version:
     folder: Path
     ini: Path
 
-    def program(self, target: Target, **options: object) -> Child:
-        """A program that uses it."""
-        return Child("versioned", target.url, json.dumps(options), library=self.folder)
+    def program(self, target: Target, *options: dict[str, bool]) -> Child:
+        """A program that connects with each of the options, one after the other."""
+        return Child("versioned", target.url, json.dumps(options or [{}]), library=self.folder)
 
-    def use(self, target: Target, *words: str, **options: object) -> Rows:
+    def use(self, target: Target, *words: str, **options: bool) -> Rows:
         """Connect, write something for each word, read everything, and close."""
-        with self.program(target, **options) as program:
+        with self.program(target, options) as program:
             assert program.line() == {"head": self.head, "revision": self.head}
             for word in words:
                 program.tell(word)
@@ -144,20 +144,19 @@ def test_a_newer_version_keeps_every_row_and_the_older_one_is_refused_and_change
     assert (len(stored), len(kept), _lost(stored, kept)) == (10, 15, [])
 
     files = _files(target)
-    options: dict[str, bool]
-    for options in ({}, {"upgrade": True}, {"read_only": True}):
-        with pair.older.program(target, **options) as refused:
-            (said,) = refused.end()
+    with pair.older.program(target, {}, {"upgrade": True}, {"read_only": True}) as program:
+        refused = program.end()
+    assert len(refused) == 3
+    for said in refused:
         assert said["refused"] == "SchemaError"
         assert f"has the schema revision {pair.newer.head}" in said["said"]
         assert f"none newer than {pair.older.head}: upgrade orchdb" in said["said"]
-        assert _files(target) == files
-    for command in (["upgrade", "head"], ["downgrade", "-1"]):
-        code, error = pair.older.alembic(target, *command)
-        assert code != 0
-        assert f"has the revision {pair.newer.head}" in error
-        assert f"none newer than {pair.older.head}" in error
-        assert _files(target) == files
+    assert _files(target) == files
+    code, error = pair.older.alembic(target, "upgrade", "head")
+    assert code != 0
+    assert f"has the revision {pair.newer.head}" in error
+    assert f"none newer than {pair.older.head}" in error
+    assert _files(target) == files
     assert pair.newer.use(target) == kept
 
 
@@ -169,7 +168,7 @@ def test_a_program_that_is_connected_goes_on_while_a_newer_version_upgrades_and_
     with ExitStack() as ended:
         program = ended.enter_context(pair.older.program(target))
         assert program.line()["revision"] == pair.older.head
-        upgrading = ended.enter_context(pair.newer.program(target, upgrade=True))
+        upgrading = ended.enter_context(pair.newer.program(target, {"upgrade": True}))
         assert upgrading.process.stdout is not None
 
         def write() -> None:

@@ -45,4 +45,5 @@ async def _main(url: str, options: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(sys.argv[1], json.loads(sys.argv[2])))
+    for options in json.loads(sys.argv[2]):
+        asyncio.run(_main(sys.argv[1], options))
