@@ -95,7 +95,7 @@ async def test_who_waits_behind_a_transaction_is_timed_out_and_the_rest_goes_on(
 
 
 async def test_more_writes_than_may_wait_are_all_written(db: DatabaseManager, path: Path) -> None:
-    await asyncio.wait_for(asyncio.gather(*(log(db, str(number)) for number in range(MAX_WAITING * 2))), 60)
+    await asyncio.wait_for(asyncio.gather(*(log(db, str(number)) for number in range(MAX_WAITING * 2))), 300)
     assert len(messages(path)) == MAX_WAITING * 2
 
 

@@ -57,6 +57,7 @@ async def _main(url: str, way: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it runs in the background ignore it
     code: int | str | None = 0
     try:
         asyncio.run(_main(sys.argv[1], sys.argv[2]))
