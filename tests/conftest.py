@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import tempfile
 import threading
 import time
@@ -23,6 +24,12 @@ from orchdb import DatabaseManager
 
 ENGINES = ("sqlite", "asyncpg", "psycopg")
 _numbers = count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In Python's development mode the event loop is in its debug mode, which pytest-asyncio would switch off."""
+    if sys.flags.dev_mode:
+        config.option.asyncio_debug = True
 
 
 @pytest.fixture(autouse=True)
