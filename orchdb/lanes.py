@@ -43,6 +43,8 @@ class Lane(ABC):
         self.timeout = timeout
         self.stale = False
         """Whether the server's plans for it are out of date, and it is not to be used again."""
+        self.cut_off = False
+        """Whether its last statement was cancelled."""
         self.used = self.opened = asyncio.get_running_loop().time()
         self._poll: Any = None
         if _POLL is not None:
@@ -265,6 +267,9 @@ class Lanes:
         if lane.stale or lane.closed() or not lane.idle() or self._closed:
             self._later(self._replaceable(lane))
             return
+        if lane.cut_off:
+            self._later(self._settle(lane))
+            return
         lane.used = self._loop.time()
         self._free.append(lane)
         self._slots.release()
@@ -291,12 +296,23 @@ class Lanes:
             return False
         if self._loop.time() - lane.used < PING_AFTER_SECONDS and lane.quiet():
             return True
+        return await self._answers(lane)
+
+    async def _answers(self, lane: Lane) -> bool:
         try:
             async with asyncio.timeout(lane.timeout):
                 await lane.script("SELECT 1")
         except Exception:  # whatever it is, another connection will do
             return False
         return True
+
+    async def _settle(self, lane: Lane) -> None:
+        """Run something: asyncpg leaves a statement that was only prepared open, with its table locked, until then."""
+        lane.cut_off, lane.stale = False, True
+        try:
+            lane.stale = not await self._answers(lane)
+        finally:
+            self.release(lane)
 
     async def _replaceable(self, lane: Lane) -> None:
         try:

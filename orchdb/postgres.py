@@ -158,7 +158,8 @@ class PostgresSession(Session):
         self._over = True
         self._face.sync_connection = None  # whoever kept tx.conn must not reach the next user of the connection
         try:
-            if not self._lane.closed():
+            # One that could not be rolled back is thrown away: to set it anew would fail in place of what led here.
+            if not self._lane.closed() and self._lane.idle():
                 await to_the_end(self._lane.set_autocommit(True))
         finally:
             self._lanes.release(self._lane)
@@ -276,6 +277,9 @@ class PostgresBackend(Backend):
             lane = await lanes.acquire()
             try:
                 return await lane.run(prepared, parameters)
+            except asyncio.CancelledError:
+                lane.cut_off = True
+                raise
             except Exception as error:
                 if lane.closed():
                     lanes.doubt()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import URL, make_url
 
 
 @pytest.fixture(autouse=True)
@@ -22,3 +23,9 @@ def silent_event_loop(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 def path(tmp_path: Path) -> Path:
     """Where a new database goes."""
     return tmp_path / "orchestrator.db"
+
+
+@pytest.fixture(params=["asyncpg", "psycopg"])
+def url(request: pytest.FixtureRequest, postgres_url: str) -> URL:
+    """The URL of a new, empty database on the server, for each driver in turn."""
+    return make_url(postgres_url).set(drivername=f"postgresql+{request.param}")

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import random
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.testing.cancellation import await_points
 
 from orchdb import DatabaseManager, OperationError
+from tests.faults.stepped import Stepped
 from tests.faults.support import foreign_lock, lock_is_free, log, messages, opened, seen, until
 
 INSERT = "INSERT INTO system_logs (component, message) VALUES ('fault', 'own') RETURNING id"
@@ -179,33 +180,6 @@ async def test_in_memory_a_cancelled_task_disturbs_no_other_and_the_tables_stay(
             assert acknowledged <= set(await seen(db))
 
 
-class Stepped:
-    """An awaitable that cancels its task at the given await points."""
-
-    def __init__(self, awaitable: Awaitable[Any], *points: int) -> None:
-        self.awaitable, self.points, self.count = awaitable, points, 0
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        steps = self.awaitable.__await__()
-        task = asyncio.current_task()
-        assert task is not None
-        value: Any = None
-        error: BaseException | None = None
-        while True:
-            try:
-                future = steps.throw(error) if error is not None else steps.send(value)
-            except StopIteration as end:
-                return end.value
-            if self.count in self.points:
-                task.cancel()
-            self.count += 1
-            value = error = None
-            try:
-                value = yield future
-            except BaseException as caught:
-                error = caught
-
-
 async def swept(db: DatabaseManager, name: str) -> None:
     """An operation with many await points."""
     async with db.transaction() as tx:
@@ -216,9 +190,10 @@ async def swept(db: DatabaseManager, name: str) -> None:
         await tx.get_system_logs(limit=1)
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["before it waits", "when the answer is there"])
 @pytest.mark.parametrize("cancels", [1, 2])
 async def test_a_cancellation_at_every_await_point_leaves_all_or_nothing_and_a_free_lock(
-    path: Path, cancels: int
+    path: Path, cancels: int, late: bool
 ) -> None:
     async with DatabaseManager(path) as db:
         counted = Stepped(swept(db, "whole"))
@@ -230,7 +205,7 @@ async def test_a_cancellation_at_every_await_point_leaves_all_or_nothing_and_a_f
             name = "-".join(map(str, points))
 
             async def run(name: str = name, points: tuple[int, ...] = points) -> None:
-                await Stepped(swept(db, name), *points)
+                await Stepped(swept(db, name), *points, late=late)
 
             task = asyncio.create_task(run())
             with suppress(asyncio.CancelledError):
@@ -245,7 +220,7 @@ async def test_a_cancellation_at_every_await_of_sqlalchemy_leaves_nothing_open(p
     with await_points() as points:
         async with DatabaseManager(path) as db:
             await swept(db, "whole")
-    for number in range(points.count):
+    for number in range(1, points.count + 1):
         with await_points(cancel_at=(number,)):
             task = asyncio.create_task(self_contained(path, str(number)))
             with suppress(asyncio.CancelledError):
