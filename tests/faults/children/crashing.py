@@ -14,8 +14,8 @@ from itertools import count
 from orchdb import DatabaseManager
 
 
-async def _load(path: str, durability: str, round_: int, pipe: int) -> None:
-    async with DatabaseManager(path, durability=durability) as db:  # type: ignore[arg-type]
+async def _load(url: str, durability: str, round_: int, pipe: int) -> None:
+    async with DatabaseManager(url, durability=durability) as db:  # type: ignore[arg-type]
         definition = await db.create_orchestrator_agent(f"round-{round_}")
         agent = await db.create_agent(definition, f"round-{round_}")
 
@@ -33,36 +33,35 @@ async def _load(path: str, durability: str, round_: int, pipe: int) -> None:
                     await tx.create_system_log("INFO", "load", name)
                 os.write(pipe, f"{name}\n".encode())
 
-        os.write(pipe, b"ready\n")
         await asyncio.gather(*(alone(worker) for worker in range(3)), *(together(worker) for worker in range(3, 5)))
 
 
-def _round(path: str, durability: str, number: int) -> list[str]:
+def _round(url: str, durability: str, number: int) -> list[str]:
     """The rows that were acknowledged before the kill."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        asyncio.run(_load(path, durability, number, writing))
+        asyncio.run(_load(url, durability, number, writing))
         os._exit(1)
     os.close(writing)
     said = b""
     if number % 3 == 2:  # while the database is being opened
         time.sleep(random.uniform(0, 0.03))
     else:
-        said = os.read(reading, 65536)
-        time.sleep(random.uniform(0, 0.3))
+        said = os.read(reading, 65536)  # the first row that was acknowledged
+        time.sleep(random.uniform(0, 0.35))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     while part := os.read(reading, 65536):
         said += part
     os.close(reading)
-    return [line for line in said.decode().splitlines() if line != "ready"]
+    return said.decode().splitlines()
 
 
 def main() -> None:
-    path, durability, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    url, durability, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
     for number in range(rounds):
-        print(json.dumps(_round(path, durability, number)), flush=True)
+        print(json.dumps(_round(url, durability, number)), flush=True)
         assert sys.stdin.readline()  # the parent looks at the file before the next round
 
 
