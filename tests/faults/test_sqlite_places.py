@@ -29,12 +29,50 @@ def settings(lane: Any, names: dict[str, object]) -> dict[str, object]:
 
 async def test_every_connection_has_every_setting(path: Path) -> None:
     async with DatabaseManager(path) as db:
-        await asyncio.gather(*(seen(db) for _ in range(20)))
-        backend: Any = db._verbs.backend
-        assert len(backend._readers.lanes) == 4
-        for lane in backend._readers.lanes:
-            assert settings(lane, READER) == READER
-        assert settings(backend._writer.lane, WRITER) == WRITER
+        await audit(db)
+
+
+async def audit(db: DatabaseManager) -> None:
+    """Look at the settings of the writer's connection, of every reader's, and of the caller's."""
+    await asyncio.gather(*(seen(db) for _ in range(20)))
+    backend: Any = db._verbs.backend
+    assert len(backend._readers.lanes) == 4
+    for lane in backend._readers.lanes:
+        assert settings(lane, READER) == READER
+    assert settings(backend._writer.lane, WRITER) == WRITER
+    assert db.conn is not None
+    await db.conn.exec_driver_sql("SELECT count(*) FROM agents")  # until it has read, it does not know of the WAL
+    found = {name: (await db.conn.exec_driver_sql(f"PRAGMA {name}")).scalar_one() for name in READER}
+    assert found == READER
+
+
+async def test_after_cancellations_lost_connections_and_a_second_opening_every_connection_has_every_setting(
+    path: Path,
+) -> None:
+    async def own_read(db: DatabaseManager) -> None:
+        assert db.conn is not None
+        await db.conn.exec_driver_sql("SELECT count(*) FROM system_logs a, system_logs b")
+
+    async def own_write(db: DatabaseManager) -> None:
+        async with db.transaction() as tx:
+            await tx.conn.exec_driver_sql("UPDATE system_logs SET message = message")
+
+    db = DatabaseManager(path)
+    for _ in range(2):  # a connection of the writer's or a reader's is never replaced, but by close() and connect()
+        await db.connect()
+        await asyncio.gather(*(log(db, "x" * 1000) for _ in range(300)))
+        for number in range(30):
+            tasks = [asyncio.ensure_future(work(db)) for work in (own_read, own_write, seen, seen, seen)]
+            await asyncio.sleep(number * 0.0005)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await audit(db)
+        assert db.conn is not None
+        await db.conn.invalidate()  # the caller may: SQLAlchemy then opens another one
+        await db.conn.rollback()
+        await audit(db)
+        await db.close()
 
 
 async def test_a_connection_that_reads_cannot_write(path: Path) -> None:

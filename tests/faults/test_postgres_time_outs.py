@@ -1,0 +1,57 @@
+"""Postgres: a transaction that its program leaves idle is ended by the server, with an error that says so."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+
+import pytest
+from sqlalchemy import URL, text
+from sqlalchemy.exc import DBAPIError
+
+from orchdb import DatabaseManager, OperationError
+from tests.faults.postgres_sessions import Watched, watched
+from tests.faults.support import log, seen, until
+
+WAYS = ["a statement", "an own statement", "a statement whose error is ignored", "a part", "the commit"]
+
+
+async def idle_for_too_long(db: DatabaseManager, server: Watched, agent: str, way: str) -> None:
+    """A transaction that is ended while its program does something else, and goes on afterwards."""
+    async with db.transaction() as tx:
+        await tx.create_system_log("INFO", "fault", "idle")
+        await tx.add_agent_cost(agent, 1)
+        started = time.monotonic()
+        await until(lambda: not server.busy(), 5)
+        assert time.monotonic() - started > 0.2
+        if way == "a statement":
+            await tx.create_system_log("INFO", "fault", "late")
+        elif way == "an own statement":
+            with pytest.raises(DBAPIError):
+                await tx.conn.execute(text("SELECT 1"))
+        elif way == "a statement whose error is ignored":
+            with suppress(OperationError):
+                await tx.create_system_log("INFO", "fault", "late")
+        elif way == "a part":
+            async with tx.transaction():
+                await tx.create_system_log("INFO", "fault", "late")
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_transaction_that_idles_for_too_long_is_ended_by_the_server_and_undone(url: URL, way: str) -> None:
+    short = url.update_query_dict({"options": "-c idle_in_transaction_session_timeout=300"})
+    with watched(url) as server:
+        async with DatabaseManager(short) as db:
+            agent = await db.create_agent(await db.create_orchestrator_agent("idle"), "session")
+            for number in range(3):
+                with pytest.raises(OperationError) as caught:
+                    await asyncio.wait_for(idle_for_too_long(db, server, agent, way), 10)
+                assert caught.value.__cause__ is caught.value.__context__ is None
+                assert server.agents_are_free()
+                await asyncio.wait_for(log(db, f"after {number}"), 5)
+                async with db.transaction() as tx:
+                    await tx.create_system_log("INFO", "fault", f"transaction {number}")
+            assert sorted(await seen(db)) == [f"{kind} {n}" for kind in ("after", "transaction") for n in range(3)]
+            (row,) = await db.list_agents()
+            assert not row["cost_usd"]
