@@ -114,8 +114,6 @@ class Load:
         assert {type(error) for error in self.failures} <= {ConnectionLostError, OperationError}
 
 
-# asyncpg leaves the socket of a connection that the server ended to the event loop, which may end before it is closed.
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_connections_that_are_ended_8_times_under_load_lose_nothing(server: Server, driver: str) -> None:
     async with DatabaseManager(server.url(driver)) as db:
