@@ -100,6 +100,11 @@ def locked_by_another(path: Path) -> Iterator[None]:
         connection.execute("ROLLBACK")
 
 
+def complaints(stderr: str) -> str:
+    """What a program wrote there, but for the slow steps that asyncio reports in its debug mode."""
+    return "".join(line for line in stderr.splitlines(keepends=True) if not line.startswith("Executing <"))
+
+
 async def collected(rows: AsyncIterator[Any]) -> list[Any]:
     """All that an async iterator gives."""
     return [row async for row in rows]
