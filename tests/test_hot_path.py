@@ -24,6 +24,8 @@ import pytest
 
 from orchdb import DatabaseManager, NewAgentLog
 
+pytestmark = pytest.mark.skipif(sys.flags.dev_mode, reason="the event loop's debug mode makes calls of its own")
+
 TASKS = 100
 EACH = 10
 CALLS = {
@@ -153,7 +155,6 @@ class Work:
         await asyncio.gather(*(task(number) for number in range(TASKS)))
 
 
-@pytest.mark.skipif(sys.flags.dev_mode, reason="the event loop's debug mode makes calls of its own")
 async def test_calls(engine: str, url: str, counts: Counts) -> None:
     """No operation takes many more calls than it does today."""
     limits, found = CALLS[engine], {}
