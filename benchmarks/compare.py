@@ -2,7 +2,8 @@
 
 Every contestant has its own process and its own database. A round of each operation goes to each of them in turn, in a
 new order each time; the first round warms up. Figures are medians; a ratio is the median of the ratios to the raw
-driver in the same round. After each writing round the rows are counted.
+driver in the same round. After each writing round the rows are counted. All this is done by several crews, one after
+the other: on which core the threads of a process come to lie lasts as long as the process, and can double its time.
 """
 
 from __future__ import annotations
@@ -65,9 +66,8 @@ def able(member: Member, name: str) -> bool:
     return member.kind.can(_OPERATION.get(name, name))
 
 
-def run(crew: Crew, rounds: int, share: float) -> Tally:
+def run(crew: Crew, tally: Tally, rounds: int, share: float) -> None:
     """Interleaved rounds."""
-    tally = Tally()
     for number in range(rounds + 1):
         for name in ROUNDS:
             for member in random.sample(crew.members, len(crew.members)):
@@ -76,7 +76,6 @@ def run(crew: Crew, rounds: int, share: float) -> Tally:
                     if number:
                         tally.add(member.key, name, answer)
         print(f"round {number} of {rounds}", flush=True)
-    return tally
 
 
 def cell(tally: Tally, key: str, baseline: str, name: str) -> str:
@@ -132,26 +131,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
     parser.add_argument("--engine", choices=("sqlite", "postgres"), default="sqlite")
     parser.add_argument("--quick", action="store_true", help="three small rounds, and nothing is written")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--pin", action="store_true", help="everything on one core; nothing is written")
+    parser.add_argument("--crews", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4, help="of each crew")
+    parser.add_argument("--pin", action="store_true", help="everything on one core; without a plot")
     parser.add_argument("--only", nargs="+", help="only these; nothing is written")
     arguments = parser.parse_args()
-    rounds, share = (3, 0.25) if arguments.quick else (arguments.rounds, 1.0)
+    crews, rounds, share = (1, 3, 0.25) if arguments.quick else (arguments.crews, arguments.rounds, 1.0)
     engine: str = arguments.engine
-    keys = arguments.only or list(contestants(engine))
+    tally = Tally()
+    for number in range(crews):
+        print(f"crew {number + 1} of {crews}", flush=True)
+        crew = send(engine, arguments.only or list(contestants(engine)), arguments.pin, tally, rounds, share)
+    text = table(crew, tally, engine)
+    print(text)
+    if arguments.quick or arguments.only:
+        return
+    report.write(f"comparison on {report.NAMES[engine]}{', on one core' if arguments.pin else ''}", text)
+    if not arguments.pin:
+        title = f"{report.NAMES[engine]}: time as a ratio to the raw driver; less is better"
+        report.plot(f"compare-{engine}", ratios(crew, tally, engine), title)
+
+
+def send(engine: str, keys: list[str], pinned: bool, tally: Tally, rounds: int, share: float) -> Crew:
+    """A crew of new processes on new databases, after its rounds."""
     with tempfile.TemporaryDirectory(prefix="orchdb-benchmark-") as name:
         folder = Path(name)
-        with places(engine, folder) as place, Crew(engine, keys, place, folder, pinned=arguments.pin) as crew:
-            tally = run(crew, rounds, share)
-            text = table(crew, tally, engine)
-            print(text)
-            if not (arguments.quick or arguments.pin or arguments.only):
-                report.write(f"comparison on {report.NAMES[engine]}", text)
-                report.plot(
-                    f"compare-{engine}",
-                    ratios(crew, tally, engine),
-                    f"{report.NAMES[engine]}: time as a ratio to the raw driver; less is better",
-                )
+        with places(engine, folder) as place, Crew(engine, keys, place, folder, pinned=pinned) as crew:
+            run(crew, tally, rounds, share)
+    return crew
 
 
 if __name__ == "__main__":
