@@ -166,6 +166,22 @@ def run_batch(batch: Sequence[_Entry], guard: Callable[[], None], connection: sq
     return one_by_one
 
 
+def run_bulk(batch: Sequence[_Entry], guard: Callable[[], None], connection: sqlite3.Connection) -> list[Any]:
+    """What ``run_batch`` gives, for one work of many rows.
+
+    For each row SQLite keeps the pages as they were, in case that the row fails: in a temporary file from the first
+    64 kB on, which was measured to take half the time of a bulk. In memory it is no more than what one row changes.
+    Not for all writes: what one deletion takes along may be any number of pages.
+    """
+    _undo(connection)  # the setting cannot change inside a transaction
+    connection.execute("PRAGMA temp_store = 2").close()
+    try:
+        return run_batch(batch, guard, connection)
+    finally:
+        with contextlib.suppress(sqlite3.Error):  # what was committed is committed
+            connection.execute("PRAGMA temp_store = 0").close()
+
+
 def _run_lone(work: Work, guard: Callable[[], None], connection: sqlite3.Connection) -> Any:
     """The result of one statement; ``NOT_RUN`` if it did not get the lock.
 
@@ -283,7 +299,8 @@ class Writer:
         batch = self._next_batch()
         if batch:
             self._busy = True
-            self.lane.post(partial(run_batch, batch, self.guard), partial(self._finished, batch))
+            run = run_bulk if batch[0].work is not None and batch[0].work.several else run_batch
+            self.lane.post(partial(run, batch, self.guard), partial(self._finished, batch))
         elif self._waiting:
             self._busy = True
             self._waiting.popleft().future.set_result(None)

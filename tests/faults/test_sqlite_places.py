@@ -11,11 +11,17 @@ from typing import Any
 
 import pytest
 
-from orchdb import DatabaseManager, files
+from orchdb import DatabaseManager, MissingParentError, files
 from tests.faults.support import log, seen
-from tests.support import call
+from tests.support import NO_ROW, call
 
-BOTH: dict[str, object] = {"journal_mode": "wal", "foreign_keys": 1, "trusted_schema": 0, "mmap_size": 0}
+BOTH: dict[str, object] = {
+    "journal_mode": "wal",
+    "foreign_keys": 1,
+    "trusted_schema": 0,
+    "mmap_size": 0,
+    "temp_store": 0,
+}
 READER = BOTH | {"query_only": 1, "wal_autocheckpoint": 0, "cell_size_check": 1, "busy_timeout": 10_000}
 WRITER = BOTH | {"query_only": 0, "wal_autocheckpoint": 1000, "cell_size_check": 1, "busy_timeout": 100}
 WRITER |= {"synchronous": 1, "cache_size": -16_000, "journal_size_limit": 67_108_864}
@@ -29,6 +35,12 @@ def settings(lane: Any, names: dict[str, object]) -> dict[str, object]:
 
 async def test_every_connection_has_every_setting(path: Path) -> None:
     async with DatabaseManager(path) as db:
+        await audit(db)
+        line: Any = {"log_level": "INFO", "component": "test", "message": "one of many"}
+        await db.create_system_logs([line] * 1000)  # changes a setting for as long as it takes
+        orphan: Any = {"agent_id": NO_ROW, "log_level": "INFO", "log_type": "milestone", "message": "x"}
+        with pytest.raises(MissingParentError):
+            await db.create_agent_logs([orphan])
         await audit(db)
 
 
