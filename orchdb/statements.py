@@ -58,7 +58,7 @@ class Prepared:
         binds: list[Any] = [compiled.binds[name] for name in names]
         self._names = names
         self._named = positions is None
-        self._encoders = [_encoder(bind, dialect) for bind in binds]
+        self._encoders = [(name, _encoder(bind, dialect)) for name, bind in zip(names, binds, strict=True)]
         self._constants = {name: bind.value for name, bind in zip(names, binds, strict=True) if not bind.required}
         self._required: list[str] = [bind.type.place if getattr(bind.type, "required", False) else "" for bind in binds]
         columns: Sequence[Any] = compiled._result_columns  # pyright: ignore[reportPrivateUsage]
@@ -72,10 +72,7 @@ class Prepared:
         if self._constants:
             values = {**self._constants, **values}
         # On every write's path: no call for what can be looked up, and one test for all that must not be NULL.
-        encoded = [
-            values[name] if encode is None else encode(values[name])
-            for name, encode in zip(self._names, self._encoders, strict=True)
-        ]
+        encoded = [values[name] if encode is None else encode(values[name]) for name, encode in self._encoders]
         if None in encoded:
             self._refuse_missing(encoded)
         return dict(zip(self._names, encoded, strict=True)) if self._named else encoded
@@ -84,7 +81,7 @@ class Prepared:
         """What ``parameters`` makes of each row, a column at a time."""
         columns = [
             [row[name] for row in rows] if encode is None else [encode(row[name]) for row in rows]
-            for name, encode in zip(self._names, self._encoders, strict=True)
+            for name, encode in self._encoders
         ]
         for column, required in zip(columns, self._required, strict=True):
             if required and None in column:

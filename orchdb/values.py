@@ -167,6 +167,8 @@ def now() -> datetime:
 
 def time_text(moment: datetime) -> str:
     """The one form of a time: UTC, ``YYYY-MM-DDTHH:MM:SS.ffffff``, 26 characters that sort as text."""
+    if moment.microsecond and type(moment) is datetime:
+        return orjson.dumps(moment)[1:27].decode()  # without the quotes and the zone: a fifth of the time of isoformat
     return moment.isoformat(timespec="microseconds")[:26]
 
 

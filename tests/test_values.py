@@ -267,6 +267,10 @@ async def test_the_callers_object_is_not_touched(db: DatabaseManager) -> None:
 EAST = timezone(timedelta(hours=5, minutes=30))
 
 
+class Moment(datetime):
+    """A time as date libraries give it."""
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -284,6 +288,7 @@ EAST = timezone(timedelta(hours=5, minutes=30))
         (datetime(2026, 2, 4, 10, 30), "2026-02-04T10:30:00.000000"),
         (datetime(2026, 2, 4, 10, 30, 0, 7, tzinfo=UTC), "2026-02-04T10:30:00.000007"),
         (datetime(2026, 2, 4, 10, 30, tzinfo=EAST), "2026-02-04T05:00:00.000000"),
+        (Moment(2026, 2, 4, 10, 30, 0, 7, tzinfo=EAST), "2026-02-04T05:00:00.000007"),
         (datetime(1, 1, 1, tzinfo=UTC), "0001-01-01T00:00:00.000000"),
         (datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), "9999-12-31T23:59:59.999999"),
     ],
