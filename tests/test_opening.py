@@ -114,7 +114,7 @@ async def test_an_event_that_cannot_be_logged_raises_nothing(tmp_path: Path) -> 
 
 def test_the_table_of_operations_is_complete() -> None:
     others = {"connect", "close", "transaction", "conn", "log_agent_event", "iter_agent_logs", "iter_system_logs"}
-    others |= {"backup", "schema_version"}
+    others |= {"backup", "schema_version", "tail_agent_logs", "tail_system_logs"}
     public = {name for name in dir(DatabaseManager) if not name.startswith("_")}
     assert public - others == set(OPERATIONS)
 

@@ -48,16 +48,17 @@ class RetentionOperations(TableOperations):
         return await self._prune("prune", before, log_level)
 
     async def _prune(self, operation: str, before: Time, log_level: LogLevel | None) -> int:
-        return sum(
-            [await self._prune_table(operation, table, before, log_level) for table in (_AGENT_LOGS, _SYSTEM_LOGS)]
-        )
+        values = {"before": before, "log_level": log_level, "offset": _ROWS_AT_A_TIME - 1}
+        equal = () if log_level is None else ("log_level",)
+        tables: tuple[TableStatements[Any], ...] = (_AGENT_LOGS, _SYSTEM_LOGS)
+        for table in tables:
+            self._verbs.check(operation, table.prune(equal, False, False), values)  # before anything is looked at
+        return sum([await self._prune_table(operation, table, equal, dict(values)) for table in tables])
 
     async def _prune_table(
-        self, operation: str, table: TableStatements[Any], before: Time, log_level: LogLevel | None
+        self, operation: str, table: TableStatements[Any], equal: tuple[str, ...], values: dict[str, Any]
     ) -> int:
         """From the oldest on, so many rows at a time, whether or not they go: each is looked at once."""
-        values: dict[str, Any] = {"before": before, "log_level": log_level, "offset": _ROWS_AT_A_TIME - 1}
-        equal = () if log_level is None else ("log_level",)
         deleted, further = 0, False
         while edge := await self._verbs.fetch_one(operation, table.edge(further), values):
             values |= {"edge_time": edge["edge_time"], "edge_id": edge["id"]}
