@@ -131,8 +131,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
     parser.add_argument("--engine", choices=("sqlite", "postgres"), default="sqlite")
     parser.add_argument("--quick", action="store_true", help="three small rounds, and nothing is written")
-    parser.add_argument("--crews", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=4, help="of each crew")
+    parser.add_argument("--crews", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2, help="of each crew")
     parser.add_argument("--pin", action="store_true", help="everything on one core; without a plot")
     parser.add_argument("--only", nargs="+", help="only these; nothing is written")
     arguments = parser.parse_args()
@@ -142,7 +142,7 @@ def main() -> None:
     for number in range(crews):
         print(f"crew {number + 1} of {crews}", flush=True)
         crew = send(engine, arguments.only or list(contestants(engine)), arguments.pin, tally, rounds, share)
-    text = table(crew, tally, engine)
+    text = f"{crews} crews, {rounds} rounds each.\n\n{table(crew, tally, engine)}"
     print(text)
     if arguments.quick or arguments.only:
         return
