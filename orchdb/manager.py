@@ -18,16 +18,15 @@ from orchdb.database import Database, TransactionVerbs
 from orchdb.errors import InvalidValueError
 from orchdb.location import resolve
 from orchdb.operations import Operations
+from orchdb.operations.agent_logs import AGENT_LOGS
+from orchdb.operations.system_logs import SYSTEM_LOGS
 from orchdb.postgres_settings import PostgresOptions, PostgresSettings
 from orchdb.rows import AgentLogRow, LogLevel, SystemLogRow
-from orchdb.statements import Statement, TableStatements
-from orchdb.tables import agent_logs, system_logs
+from orchdb.statements import Statement
 from orchdb.tail import tail
 from orchdb.versions import VERSION_TABLE
 
 _VERSION = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32)))
-_AGENT_LOGS: TableStatements[AgentLogRow] = TableStatements(agent_logs)
-_SYSTEM_LOGS: TableStatements[SystemLogRow] = TableStatements(system_logs)
 _SCHEMA_VERSION: Statement[Any] = Statement(_VERSION, select(_VERSION.c.version_num))
 
 
@@ -200,7 +199,7 @@ class DatabaseManager(Operations):
             OperationError: The server is a standby, which does not know who is writing.
         """
         filters = {"agent_id": agent_id, "log_level": log_level, "log_type": log_type}
-        return tail(self._database, "tail_agent_logs", _AGENT_LOGS, filters, after_id, poll_seconds)
+        return tail(self._database, "tail_agent_logs", AGENT_LOGS, filters, after_id, poll_seconds)
 
     def tail_system_logs(
         self,
@@ -212,7 +211,7 @@ class DatabaseManager(Operations):
     ) -> AsyncIterator[SystemLogRow]:
         """The lines as they are written, without end, as ``tail_agent_logs`` gives them."""
         filters = {"log_level": log_level, "component": component}
-        return tail(self._database, "tail_system_logs", _SYSTEM_LOGS, filters, after_id, poll_seconds)
+        return tail(self._database, "tail_system_logs", SYSTEM_LOGS, filters, after_id, poll_seconds)
 
     async def schema_version(self) -> str | None:
         """The schema revision that the database is stamped with."""

@@ -11,8 +11,8 @@ from orchdb.statements import TableStatements
 from orchdb.tables import agent_logs
 from orchdb.values import now
 
-_TABLE: TableStatements[AgentLogRow] = TableStatements(agent_logs)
-_INSERT = _TABLE.insert(("agent_id", "log_level", "log_type", "message", "details", "created_at"))
+AGENT_LOGS: TableStatements[AgentLogRow] = TableStatements(agent_logs)
+_INSERT = AGENT_LOGS.insert(("agent_id", "log_level", "log_type", "message", "details", "created_at"))
 
 
 class AgentLogOperations(TableOperations):
@@ -89,7 +89,7 @@ class AgentLogOperations(TableOperations):
         """
         return await self._list(
             "get_agent_logs",
-            _TABLE,
+            AGENT_LOGS,
             {"log_level": log_level, "log_type": log_type},
             scope={"agent_id": agent_id},
             newest_first=False,
@@ -127,7 +127,7 @@ class AgentLogOperations(TableOperations):
         """The lines of an agent that have this type, newest first."""
         return await self._list(
             "get_agent_logs_by_type",
-            _TABLE,
+            AGENT_LOGS,
             {},
             scope={"agent_id": agent_id, "log_type": log_type},
             newest_first=True,
@@ -142,7 +142,7 @@ class AgentLogOperations(TableOperations):
         """The lines of all agents that have this type, newest first."""
         return await self._list(
             "get_logs_by_type",
-            _TABLE,
+            AGENT_LOGS,
             {},
             scope={"log_type": log_type},
             newest_first=True,
@@ -156,7 +156,7 @@ class AgentLogOperations(TableOperations):
     ) -> list[AgentLogRow]:
         """The lines of all agents, newest first."""
         return await self._list(
-            "list_recent_agent_logs", _TABLE, {}, newest_first=True, limit=limit, offset=offset, after=after
+            "list_recent_agent_logs", AGENT_LOGS, {}, newest_first=True, limit=limit, offset=offset, after=after
         )
 
     get_recent_logs = list_recent_agent_logs

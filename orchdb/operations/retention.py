@@ -7,14 +7,13 @@ from typing import Any
 
 from orchdb.database import failures_reported
 from orchdb.errors import InvalidValueError
+from orchdb.operations.agent_logs import AGENT_LOGS
+from orchdb.operations.system_logs import SYSTEM_LOGS
 from orchdb.operations.table_operations import TableOperations
-from orchdb.rows import AgentLogRow, LogLevel, SystemLogRow, Time
+from orchdb.rows import LogLevel, Time
 from orchdb.statements import TableStatements
-from orchdb.tables import agent_logs, system_logs
 from orchdb.values import now
 
-_AGENT_LOGS: TableStatements[AgentLogRow] = TableStatements(agent_logs)
-_SYSTEM_LOGS: TableStatements[SystemLogRow] = TableStatements(system_logs)
 _ROWS_AT_A_TIME = 1000
 
 
@@ -27,7 +26,7 @@ class RetentionOperations(TableOperations):
         Raises:
             InvalidValueError: ``days`` is no number from 0.
         """
-        with failures_reported("cleanup_old_logs", agent_logs.name):
+        with failures_reported("cleanup_old_logs", AGENT_LOGS.table.name):
             if isinstance(days, bool) or not isinstance(days, (int, float)) or not days >= 0:
                 raise InvalidValueError("days: must be a number from 0", column="days")
         try:
@@ -50,7 +49,7 @@ class RetentionOperations(TableOperations):
     async def _prune(self, operation: str, before: Time, log_level: LogLevel | None) -> int:
         values = {"before": before, "log_level": log_level, "offset": _ROWS_AT_A_TIME - 1}
         equal = () if log_level is None else ("log_level",)
-        tables: tuple[TableStatements[Any], ...] = (_AGENT_LOGS, _SYSTEM_LOGS)
+        tables: tuple[TableStatements[Any], ...] = (AGENT_LOGS, SYSTEM_LOGS)
         for table in tables:
             self._verbs.check(operation, table.prune(equal, False, False), values)  # before anything is looked at
         return sum([await self._prune_table(operation, table, equal, dict(values)) for table in tables])

@@ -11,8 +11,8 @@ from orchdb.statements import TableStatements
 from orchdb.tables import system_logs
 from orchdb.values import now
 
-_TABLE: TableStatements[SystemLogRow] = TableStatements(system_logs)
-_INSERT = _TABLE.insert(("log_level", "component", "message", "details", "created_at"))
+SYSTEM_LOGS: TableStatements[SystemLogRow] = TableStatements(system_logs)
+_INSERT = SYSTEM_LOGS.insert(("log_level", "component", "message", "details", "created_at"))
 
 
 class SystemLogOperations(TableOperations):
@@ -70,7 +70,7 @@ class SystemLogOperations(TableOperations):
         """
         return await self._list(
             "get_system_logs",
-            _TABLE,
+            SYSTEM_LOGS,
             {"log_level": log_level, "component": component},
             newest_first=False,
             since=since,
@@ -105,5 +105,5 @@ class SystemLogOperations(TableOperations):
     ) -> list[SystemLogRow]:
         """The lines, newest first."""
         return await self._list(
-            "list_recent_system_logs", _TABLE, {}, newest_first=True, limit=limit, offset=offset, after=after
+            "list_recent_system_logs", SYSTEM_LOGS, {}, newest_first=True, limit=limit, offset=offset, after=after
         )
