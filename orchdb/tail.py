@@ -12,13 +12,15 @@ import math
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeVar
 
+from orchdb.backend import Horizon
 from orchdb.database import Database, failures_reported
 from orchdb.errors import InvalidValueError
 from orchdb.operations.table_operations import checked_number
 from orchdb.rows import AgentLogRow, SystemLogRow
-from orchdb.statements import STRETCH, TableStatements
+from orchdb.statements import TableStatements
 
 LogRow = TypeVar("LogRow", AgentLogRow, SystemLogRow)
+_IDS_AT_A_TIME = 500
 
 
 def tail(
@@ -39,28 +41,24 @@ def tail(
         if not isinstance(poll_seconds, (int, float)) or not 0 < poll_seconds < math.inf:
             raise InvalidValueError("poll_seconds: must be a number of seconds above 0", column="poll_seconds")
     values = {name: value for name, value in filters.items() if value is not None}
-    return _tail(database, operation, statements, values, after_id, poll_seconds)
-
-
-async def _tail(
-    database: Database,
-    operation: str,
-    statements: TableStatements[LogRow],
-    values: Mapping[str, Any],
-    after_id: int | None,
-    poll_seconds: float,
-) -> AsyncIterator[LogRow]:
     statement = statements.stretch(tuple(sorted(values)))
-    last = (await database.horizon(operation, statements.table)).newest if after_id is None else after_id
-    while True:
-        newest, writers = await database.horizon(operation, statements.table)
-        while newest > last and writers:
+
+    async def look() -> Horizon:
+        return await database.horizon(operation, statements.table)
+
+    async def lines() -> AsyncIterator[LogRow]:  # what is refused above is refused at the call, not at the first line
+        last = (await look()).newest if after_id is None else after_id
+        while True:
+            newest, writers = await look()
+            while newest > last and writers:
+                await asyncio.sleep(poll_seconds)
+                writers &= (await look()).writers
+            while last < newest:
+                end = min(last + _IDS_AT_A_TIME, newest)
+                stretch = {**values, "after_id": last, "up_to_id": end}
+                for row in await database.fetch_newest(operation, statement, stretch):
+                    yield row
+                last = end
             await asyncio.sleep(poll_seconds)
-            writers &= (await database.horizon(operation, statements.table)).writers
-        while last < newest:
-            end = min(last + STRETCH, newest)
-            rows = await database.fetch_newest(operation, statement, {**values, "after_id": last, "up_to_id": end})
-            for row in rows:
-                yield row
-            last = end
-        await asyncio.sleep(poll_seconds)
+
+    return lines()

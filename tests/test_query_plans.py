@@ -16,11 +16,12 @@ from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy import Table
 
 from orchdb import DatabaseManager, cursor_of
-from orchdb.backend import Outcome
+from orchdb.backend import Horizon, Outcome
 from orchdb.database import Database
-from orchdb.statements import Parameters, Prepared
+from orchdb.statements import Parameters, Prepared, Statement
 from orchdb.tables import metadata
 
 LOGS = 100_000
@@ -81,6 +82,8 @@ CHOSEN: dict[str, Call] = {
     "agent logs since": lambda db: db.get_agent_logs(AGENT, since=SINCE, limit=100),
     "an agent's logs by type": lambda db: db.get_agent_logs_by_type(AGENT, "error"),
     "an agent's logs by type, next page": lambda db: db.get_agent_logs_by_type(AGENT, "error", after=AGENT_LOGS_CURSOR),
+    "an agent's new logs": lambda db: anext(db.tail_agent_logs(AGENT, "ERROR", after_id=500)),
+    "new system logs": lambda db: anext(db.tail_system_logs(component="api", after_id=500)),
     "logs by type": lambda db: db.get_logs_by_type("error"),
     "logs by type, next page": lambda db: db.get_logs_by_type("error", after=AGENT_LOGS_CURSOR),
     "recent agent logs, next page": lambda db: db.list_recent_agent_logs(after=AGENT_LOGS_CURSOR),
@@ -155,6 +158,16 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
             [{"edge_time": edge if self.dialect.name == "sqlite" else datetime.fromisoformat(f"{edge}Z"), "id": 900}], 0
         )
 
+    async def keep_newest(self: Database, operation: str, statement: Statement[Any], values: Any) -> list[Any]:
+        prepared = statement.prepared(self.dialect)
+        found.append(Asked(prepared.sql, prepared.parameters(values)))
+        return [{"id": 900}]
+
+    async def horizon(self: Database, operation: str, table: Table) -> Horizon:
+        return Horizon(900)
+
+    monkeypatch.setattr(Database, "fetch_newest", keep_newest)
+    monkeypatch.setattr(Database, "horizon", horizon)
     monkeypatch.setattr(Database, "_read", keep)
     monkeypatch.setattr(Database, "_write", keep)
     return found
