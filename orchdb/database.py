@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence, Sized
@@ -34,9 +35,10 @@ Values = Mapping[str, Any]
 logger = logging.getLogger("orchdb")
 
 _NOTHING = Outcome([], 0)
+_CHECKED_AT_A_TIME = 500
 _forks = 0
-"""How often this process is a fork of the one that loaded this module: ``os.getpid`` would be a call of the system in
-each operation."""
+"""How many forks this process is away from the one that loaded this module. ``os.getpid`` would ask the system for each
+operation."""
 
 
 def _forked() -> None:
@@ -44,8 +46,8 @@ def _forked() -> None:
     _forks += 1
 
 
-os.register_at_fork(after_in_child=_forked)
-_CHECKED_AT_A_TIME = 500
+if sys.platform != "win32":  # which has no forks
+    os.register_at_fork(after_in_child=_forked)
 
 
 class Verbs(ABC):

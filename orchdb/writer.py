@@ -2,8 +2,9 @@
 
 A hop to the thread that owns a connection costs more than the statement it carries. So all waiting writes go
 together: one hop runs ``BEGIN IMMEDIATE``, each write, and ``COMMIT``; each caller's ``await`` returns after the commit
-that holds its row. A write that fails is undone alone, and only its caller hears of it; if the transaction itself
-breaks, its writes are run again one by one, so that only the guilty one fails.
+that holds its row. (A statement that waits alone is a transaction by itself.) A write that fails is undone alone, and
+only its caller hears of it; if the transaction itself breaks, its writes are run again one by one, so that only the
+guilty one fails.
 
 What is waiting can be cancelled at once and then never runs. What has been handed to the thread runs to its end, even
 if its caller is cancelled meanwhile: such a write may or may not have been applied. Nobody waits inside SQLite for a
