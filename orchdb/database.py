@@ -373,7 +373,8 @@ class Database(Verbs):
 
     def _leave(self) -> None:
         self._running -= 1
-        self._check_settled()
+        if self._settled is not None:
+            self._check_settled()
 
     def _check_settled(self) -> None:
         if self._settled is not None and not self._running and not self._owners:

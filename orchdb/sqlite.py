@@ -30,9 +30,10 @@ from orchdb.connections import ShieldedConnection, part_of_transaction
 from orchdb.errors import OperationError, sqlite_code
 from orchdb.files import PrivateFolder, Watch, make, named, require, warn_about
 from orchdb.location import MEMORY
+from orchdb.readers import Readers
 from orchdb.shielding import to_the_end
 from orchdb.statements import Parameters, Prepared, newest_id
-from orchdb.writer import RETRY_SECONDS, Lane, Readers, Work, Writer, locked, unwrapped
+from orchdb.writer import CHECKPOINT_PAGES, RETRY_SECONDS, Lane, Work, Writer, locked
 
 READERS = 4
 _ENDED = "the transaction was rolled back by an earlier failure"
@@ -41,14 +42,13 @@ _WRITER_TIMEOUT_MS = 100
 _UPGRADE_TIMEOUT_MS = 600_000  # another process may be upgrading a large file
 
 
-class OneStatement:
-    """One statement, and what it gave, in the connection's thread."""
-
-    several = False
+class OneStatement(Work):
+    """One statement, and what it gave."""
 
     def __init__(self, prepared: Prepared, parameters: Parameters) -> None:
         self._prepared = prepared
         self._parameters = parameters
+        self.alike = prepared if prepared.changes_one else None
 
     def __call__(self, connection: sqlite3.Connection) -> Outcome:
         try:
@@ -72,12 +72,24 @@ class OneStatement:
         finally:
             cursor.close()  # one with rows left would keep its snapshot: later reads would see the past
 
+    def together(self, works: Sequence[OneStatement], connection: sqlite3.Connection) -> list[Outcome] | None:
+        cursor = connection.executemany(self._prepared.sql, [work._parameters for work in works])
+        if cursor.rowcount != len(works):  # one of them found no row, or a trigger of another program's skipped it
+            return None
+        return [Outcome([], 1, number) for number in _last_ids(len(works), connection)]
+
 
 def _decoded(text: bytes) -> str:
     return text.decode(errors="replace")
 
 
-class ManyRows:
+def _last_ids(count: int, connection: sqlite3.Connection) -> range:
+    """The ids of the rows that were inserted last: under the write lock those of AUTOINCREMENT are consecutive."""
+    (last,) = connection.execute("SELECT last_insert_rowid()").fetchone()
+    return range(last - count + 1, last + 1)
+
+
+class ManyRows(Work):
     """An insert of many rows, and the ids that the table's counter gave them."""
 
     several = True
@@ -88,15 +100,11 @@ class ManyRows:
 
     def __call__(self, connection: sqlite3.Connection) -> list[int]:
         connection.executemany(self._prepared.sql, self._parameters)
-        # Under the write lock the ids of AUTOINCREMENT are consecutive, so the last one tells them all.
-        (last,) = connection.execute("SELECT last_insert_rowid()").fetchone()
-        return list(range(last - len(self._parameters) + 1, last + 1))
+        return list(_last_ids(len(self._parameters), connection))
 
 
-class InTransaction:
+class InTransaction(Work):
     """Work inside the caller's transaction: refused when an earlier failure has already ended it."""
-
-    several = False
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -108,10 +116,8 @@ class InTransaction:
         return self._work(connection)
 
 
-class Check:
+class Check(Work):
     """The look at the file before it is written."""
-
-    several = False
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
@@ -235,7 +241,7 @@ class SqliteBackend(Backend):
         await reader.rollback()
         if step is versions.Step.UPGRADE:
             await versions.upgrade(partial(_migration_engine, self.path), partial(backed_up_beside, self.path))
-        self._readers = Readers(self._open_reader, READERS)
+        self._readers = Readers(self._open_reader, READERS, self._watch)
         self._queues.append(self._readers)
         if not self._read_only:
             await self._open_writer(create=step is versions.Step.CREATE)
@@ -248,7 +254,7 @@ class SqliteBackend(Backend):
         lane = await _lane(connection)
         # From here on the queue waits for locks, and the thread only for a moment.
         await lane.call(Pragma("busy_timeout", _WRITER_TIMEOUT_MS))
-        self._writer = Writer(lane, self._lock_timeout, self._watch.check)
+        self._writer = Writer(lane, self._lock_timeout, self._watch)
         self._queues.append(self._writer)
 
     async def back_up(self, target: Path) -> None:
@@ -277,7 +283,7 @@ class SqliteBackend(Backend):
             self._folder.remove()
 
     def read(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
-        return self._run(self._readers, OneStatement(prepared, parameters))
+        return self._readers.run(OneStatement(prepared, parameters))
 
     async def horizon(self, table: Table) -> Horizon:
         prepared = newest_id(table).prepared(self.dialect)
@@ -285,18 +291,11 @@ class SqliteBackend(Backend):
         return Horizon(newest)  # ids are given under the write lock: no lower one comes later
 
     def write(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
-        return self._run(self._writer, OneStatement(prepared, parameters))
+        return self._writer.run(OneStatement(prepared, parameters))
 
     async def write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
-        numbers: list[int] = await self._run(self._writer, ManyRows(prepared, parameters))
+        numbers: list[int] = await self._writer.run(ManyRows(prepared, parameters))
         return numbers
-
-    async def _run(self, queue: Writer | Readers, work: Work) -> Any:
-        try:
-            return await queue.run(work)
-        except sqlite3.DatabaseError as error:
-            self._watch.saw(error)
-            raise
 
     async def begin(self) -> Session:
         lane = await self._writer.acquire()
@@ -323,14 +322,12 @@ class SqliteBackend(Backend):
                 await to_the_end(connection.rollback())
                 raise
             if time.monotonic() >= deadline:
-                unwrapped(locked())
+                raise locked()
             await asyncio.sleep(random.uniform(*RETRY_SECONDS))  # noqa: S311  # a pause, not a secret
 
 
-class Pragma:
+class Pragma(Work):
     """A setting of the connection: read, or written and read back."""
-
-    several = False
 
     def __init__(self, name: str, value: object = None) -> None:
         self._statement = f"PRAGMA {name}" if value is None else f"PRAGMA {name} = {value}"
@@ -431,7 +428,7 @@ def writer_settings(durability: Durability) -> dict[str, object]:
         "foreign_keys": 1,
         "trusted_schema": 0,
         "journal_size_limit": 64 * 1024 * 1024,  # a long reader lets the WAL grow; this trims it afterwards
-        "wal_autocheckpoint": 1000,
+        "wal_autocheckpoint": CHECKPOINT_PAGES,
         "cache_size": -16_000,
         "mmap_size": 0,
         "cell_size_check": 1,

@@ -47,11 +47,14 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 class Prepared:
     """A statement compiled for one dialect: its text, how values go in, and how rows come out."""
 
-    def __init__(self, statement: Executable, dialect: Dialect, column_keys: Sequence[str] | None) -> None:
+    def __init__(
+        self, statement: Executable, dialect: Dialect, column_keys: Sequence[str] | None, *, changes_one: bool = False
+    ) -> None:
         compiled: Any = statement.compile(dialect=dialect, column_keys=column_keys)  # type: ignore[attr-defined]
         assert isinstance(compiled, SQLCompiler)
         self.sql = str(compiled)
         self.is_insert = isinstance(statement, Insert)
+        self.changes_one = changes_one
         positions = compiled.positiontup
         names: list[str] = list(compiled.binds) if positions is None else list(positions)
         binds: list[Any] = [compiled.binds[name] for name in names]
@@ -119,23 +122,26 @@ def _decoder(kind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
 class Statement(Generic[Row]):
     """A Core statement on one table whose rows are ``Row``."""
 
-    def __init__(self, table: Table, core: Executable, column_keys: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, table: Table, core: Executable, column_keys: Sequence[str] | None = None, *, changes_one: bool = False
+    ) -> None:
         self.table = table.name
         self._core = core
         self._column_keys = column_keys
+        self._changes_one = changes_one
         self._number = table.c.id if isinstance(core, Insert) and not isinstance(table.c.id.type, Identifier) else None
         self._prepared: dict[str, Prepared] = {}
 
     def prepared(self, dialect: Dialect) -> Prepared:
         """The statement for this dialect, compiled at the first call."""
-        key = f"{dialect.name}+{dialect.driver}"
-        prepared = self._prepared.get(key)
+        prepared = self._prepared.get(dialect.driver)
         if prepared is None:
             core = self._core
             tells_number = getattr(dialect, "postfetch_lastrowid", False)
             if self._number is not None and isinstance(core, Insert) and not tells_number:
                 core = core.returning(self._number)
-            prepared = self._prepared[key] = Prepared(core, dialect, self._column_keys)
+            prepared = Prepared(core, dialect, self._column_keys, changes_one=self._changes_one)
+            self._prepared[dialect.driver] = prepared
         return prepared
 
 
@@ -218,7 +224,7 @@ class TableStatements(Generic[Row]):
         return Statement(self.table, core)
 
     def _insert(self, names: tuple[str, ...]) -> Statement[Row]:
-        return Statement(self.table, insert(self.table), names)
+        return Statement(self.table, insert(self.table), names, changes_one=True)
 
     def _update(
         self,
@@ -246,7 +252,7 @@ class TableStatements(Generic[Row]):
         fits = [self._fits(name, amount) for name, amount in amounts.items()]
         living = [columns.deleted_at.is_not(None)] if deleted else self._living
         core = update(self.table).where(self._by_id(), *living, *self._guard(guard), *fits).values(changes)
-        return Statement(self.table, core)
+        return Statement(self.table, core, changes_one=guard is None)  # with a guard it often finds none
 
     def _edge(self, further: bool) -> Statement[Any]:
         """The position, time and id, of the row before a time that ends the next ``offset`` rows; ``further`` on."""

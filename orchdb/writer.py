@@ -1,10 +1,11 @@
-"""The two queues in front of SQLite: one writer that shares its commits, and readers that never wait for it.
+"""The queue in front of SQLite's one connection that writes: waiting writes share a commit.
 
 A hop to the thread that owns a connection costs more than the statement it carries. So all waiting writes go
-together: one hop runs ``BEGIN IMMEDIATE``, each write, and ``COMMIT``; each caller's ``await`` returns after the commit
-that holds its row. (A statement that waits alone is a transaction by itself.) A write that fails is undone alone, and
-only its caller hears of it; if the transaction itself breaks, its writes are run again one by one, so that only the
-guilty one fails.
+together: one hop runs ``BEGIN IMMEDIATE``, the writes, and ``COMMIT``; each caller's ``await`` returns after the commit
+that holds its row. (A statement that waits alone is a transaction by itself.) Neighbours that are the same statement
+go through one ``executemany``; if one of them fails, the transaction is undone and run again with each by itself. So a
+write that fails is undone alone, and only its caller hears of it. If a transaction breaks as a whole, each of its
+writes gets one of its own.
 
 What is waiting can be cancelled at once and then never runs. What has been handed to the thread runs to its end, even
 if its caller is cancelled meanwhile: such a write may or may not have been applied. Nobody waits inside SQLite for a
@@ -20,15 +21,19 @@ import asyncio
 import contextlib
 import random
 import sqlite3
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from itertools import groupby
+from time import monotonic
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb.errors import NotConnectedError, OperationError, sqlite_code
+from orchdb.files import Watch
 from orchdb.shielding import to_the_end
 
 NOT_RUN = object()
@@ -37,15 +42,32 @@ NOT_RUN = object()
 MAX_WAITING = 10_000
 MAX_BATCH = 500
 RETRY_SECONDS = (0.001, 0.020)
+CHECKPOINT_PAGES = 1000
+_SHARED_BY = 16
+_CHECKPOINT_PAGES_SHARED = 250
+"""A checkpoint holds up everyone whose commit it follows. If they are many it comes sooner and is shorter; for a few it
+would only come more often."""
 _SWEEP_SECONDS = 0.1
 
 
-class Work(Protocol):
-    """What runs in the connection's thread: one statement, or several that stand or fall together."""
+class Work(ABC):
+    """What runs in the connection's thread.
 
-    several: bool
+    Attributes:
+        several: Whether it is several statements, which stand or fall together.
+        alike: The same object in works that ``together`` can run as one; ``None`` if this one runs by itself.
+    """
 
-    def __call__(self, connection: sqlite3.Connection) -> Any: ...
+    several = False
+    alike: object | None = None
+
+    @abstractmethod
+    def __call__(self, connection: sqlite3.Connection) -> Any:
+        """Run it; the result is the caller's."""
+
+    def together(self, works: Sequence[Any], connection: sqlite3.Connection) -> list[Any] | None:
+        """The results of works that are alike; ``None`` if it cannot be told what each of them gave."""
+        return None
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -53,6 +75,16 @@ class Failure:
     """An exception on its way from the thread to the caller."""
 
     error: Exception
+
+
+def settle(future: asyncio.Future[Any], result: Any) -> None:
+    """Give the result to the caller, or raise there what it carries; a caller who has given up gets nothing."""
+    if future.done():
+        return
+    if isinstance(result, Failure):
+        future.set_exception(result.error)
+    else:
+        future.set_result(result)
 
 
 class Lane:
@@ -76,7 +108,7 @@ class Lane:
             self._loop.call_soon_threadsafe(done, result)
 
         if self._closed or not self._driver._running:  # its thread has ended, or will before it comes to this
-            self._loop.call_soon(done, closed())
+            self._loop.call_soon(done, Failure(closed()))
             return
         # aiosqlite's own queue: its public methods take a future and one more turn of the loop for each call.
         self._driver._tx.put_nowait((None, run))
@@ -84,8 +116,8 @@ class Lane:
     async def call(self, work: Work) -> Any:
         """The result of the work, waited for to the end."""
         future: asyncio.Future[Any] = self._loop.create_future()
-        self.post(partial(attempt, work), future.set_result)
-        return unwrapped(await to_the_end(future))
+        self.post(partial(attempt, work), partial(settle, future))
+        return await to_the_end(future)
 
     def interrupt(self) -> None:
         """Stop the statement that is running, if one is."""
@@ -95,16 +127,6 @@ class Lane:
     def close(self) -> None:
         """Take nothing more; what has been posted still runs. Whoever opened the connection closes it."""
         self._closed = True
-
-
-def unwrapped(result: Any) -> Any:
-    """The result, or the exception it carries raised."""
-    if isinstance(result, Failure):
-        try:
-            raise result.error
-        finally:
-            del result  # the exception holds this frame: with the name it would be garbage in a cycle
-    return result
 
 
 def attempt(work: Work, connection: sqlite3.Connection, *, alone: bool = False) -> Any:
@@ -140,15 +162,25 @@ class _Entry:
     tried: bool = False
 
 
-def run_batch(batch: Sequence[_Entry], guard: Callable[[], None], connection: sqlite3.Connection) -> list[Any]:
-    """The results of the entries, all in one transaction; ``NOT_RUN`` for those that did not get the lock."""
+def run_batch(
+    batch: Sequence[_Entry], guard: Callable[[], None], connection: sqlite3.Connection, *, merged: bool = True
+) -> list[Any]:
+    """The results of the entries, all in one transaction; ``NOT_RUN`` for those that did not get the lock.
+
+    Args:
+        batch: What to run.
+        guard: Raises if nothing may be written.
+        connection: Where to run it.
+        merged: Whether neighbours that are alike run as one.
+    """
     try:
         _undo(connection)  # what should have ended the last one has failed
         lone = batch[0].work if len(batch) == 1 and not batch[0].tried else None
         if lone is not None and not lone.several:
             return [_run_lone(lone, guard, connection)]
         connection.execute("BEGIN IMMEDIATE")
-        results = _run_all(batch, guard, connection)
+        guard()
+        results = _run_all(batch, connection, merged=merged)
         if results is not None:
             return results
         _undo(connection)
@@ -158,6 +190,9 @@ def run_batch(batch: Sequence[_Entry], guard: Callable[[], None], connection: sq
             return [NOT_RUN] * len(batch)
         if len(batch) == 1:
             return [Failure(error)]
+    else:
+        if merged:
+            return run_batch(batch, guard, connection, merged=False)
     one_by_one: list[Any] = []
     for entry in batch:
         if one_by_one and one_by_one[-1] is NOT_RUN:
@@ -201,16 +236,19 @@ def _undo(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
 
 
-def _run_all(batch: Sequence[_Entry], guard: Callable[[], None], connection: sqlite3.Connection) -> list[Any] | None:
-    """The results, committed; ``None`` if the transaction broke and several entries were in it."""
-    guard()
+def _run_all(batch: Sequence[_Entry], connection: sqlite3.Connection, *, merged: bool) -> list[Any] | None:
+    """The results, committed; ``None`` if the transaction has to be run again in another way."""
     results: list[Any] = []
-    for entry in batch:
-        # Who gave up while the thread was trying for the lock does not want it any more.
-        if entry.work is None or entry.future.cancelled():
-            results.append(None)
+    for _, run in groupby(batch, _alike if merged else id):
+        entries = list(run)
+        if len(entries) > 1:
+            together = _run_together([entry.work for entry in entries], connection)
+            if together is None:
+                return None
+            results.extend(together)
         else:
-            results.append(attempt(entry.work, connection, alone=True))
+            work = _wanted(entries[0])
+            results.append(None if work is None else attempt(work, connection, alone=True))
         if not connection.in_transaction:  # a full disk, say, rolls the whole transaction back
             return results if len(batch) == 1 else None
     if len(batch) == 1 and isinstance(results[0], Failure):
@@ -220,14 +258,38 @@ def _run_all(batch: Sequence[_Entry], guard: Callable[[], None], connection: sql
     return results
 
 
-def locked() -> Failure:
+def _run_together(works: Sequence[Any], connection: sqlite3.Connection) -> list[Any] | None:
+    try:
+        results: list[Any] | None = works[0].together(works, connection)
+    except Exception:  # each by itself will tell whose it is
+        return None
+    return results
+
+
+def _alike(entry: _Entry) -> object:
+    work = _wanted(entry)
+    return entry if work is None else work.alike or entry
+
+
+def _wanted(entry: _Entry) -> Work | None:
+    # Who gave up while the thread was trying for the lock does not want it any more.
+    return None if entry.future.cancelled() else entry.work
+
+
+def with_checkpoints(pages: int, job: Callable[[sqlite3.Connection], Any], connection: sqlite3.Connection) -> Any:
+    """The result of the job; from here on a checkpoint follows the commit that fills so many pages of the WAL."""
+    connection.execute(f"PRAGMA wal_autocheckpoint = {pages}").close()
+    return job(connection)
+
+
+def locked() -> OperationError:
     """The failure of a write that waited for the lock longer than it may."""
-    return Failure(OperationError("the database stayed locked for longer than lock_timeout", code="SQLITE_BUSY"))
+    return OperationError("the database stayed locked for longer than lock_timeout", code="SQLITE_BUSY")
 
 
-def closed() -> Failure:
+def closed() -> NotConnectedError:
     """The failure of what was still waiting when the manager was closed."""
-    return Failure(NotConnectedError("the manager was closed while this waited"))
+    return NotConnectedError("the manager was closed while this waited")
 
 
 @dataclass(eq=False, repr=False)
@@ -236,35 +298,33 @@ class Writer:
 
     lane: Lane
     lock_timeout: float
-    guard: Callable[[], None] = lambda: None  # runs in the thread before each batch, and raises if none may be written
+    watch: Watch  # looks at the file before each batch, in the thread
     _waiting: deque[_Entry] = field(default_factory=lambda: deque[_Entry]())
+    _line: deque[asyncio.Future[None]] = field(default_factory=lambda: deque[asyncio.Future[None]]())
     _busy: bool = False  # a batch is in the thread, a lease is out, or a retry is due
     _scheduled: bool = False
+    _alone: bool = True  # the last batch was one write
+    _pages: int = CHECKPOINT_PAGES
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._room = asyncio.Semaphore(MAX_WAITING)
         self._sweeper: asyncio.TimerHandle | None = None
 
-    async def run(self, work: Work) -> Any:
+    def run(self, work: Work) -> Awaitable[Any]:
         """The result of the work, after the commit that holds it."""
-        await self._room.acquire()  # not async with, which would take two coroutines more
-        try:
-            return unwrapped(await self._enqueue(work))
-        finally:
-            self._room.release()
+        # Not async itself: on the path of every write a coroutine more would cost.
+        return self._run_in_turn(work) if self._full() else self._enqueue(work)
 
     async def acquire(self) -> Lane:
         """The connection itself, for one transaction, until ``release``."""
-        await self._room.acquire()
+        if self._full():
+            await self._turn()
         future = self._enqueue(None)
         try:
-            unwrapped(await future)
+            await future
         except BaseException:
-            if future.done() and not future.cancelled() and future.result() is None:
+            if future.done() and not future.cancelled() and future.exception() is None:
                 self.release()
-            else:
-                self._room.release()
             raise
         return self.lane
 
@@ -272,42 +332,71 @@ class Writer:
         """Let the queue go on."""
         if self._sweeper is not None:
             self._sweeper.cancel()
-        self._room.release()
         self._busy = False
         self._wake()
 
     def abandon(self) -> None:
         """Fail everything that still waits: the connection is about to be closed."""
         self.lane.close()
-        for entry in self._waiting:
-            if not entry.future.done():
-                entry.future.set_result(closed())
+        for future in (*(entry.future for entry in self._waiting), *self._line):
+            settle(future, Failure(closed()))
+
+    def _full(self) -> bool:
+        return len(self._waiting) >= MAX_WAITING or bool(self._line)
+
+    async def _run_in_turn(self, work: Work) -> Any:
+        await self._turn()
+        return await self._enqueue(work)
+
+    async def _turn(self) -> None:
+        turn: asyncio.Future[None] = self._loop.create_future()
+        self._line.append(turn)
+        await turn
+
+    def _let_in(self) -> None:
+        room = MAX_WAITING - len(self._waiting)
+        while self._line and room > 0:
+            turn = self._line.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                room -= 1
 
     def _enqueue(self, work: Work | None) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.append(_Entry(work, future, self._loop.time() + self.lock_timeout))
-        self._wake()
+        self._waiting.append(_Entry(work, future, monotonic() + self.lock_timeout))
+        if self._alone and not self._busy and not self._scheduled:
+            self._start()  # it is likely to stay alone: nobody is waited for
+        else:
+            self._wake()
         return future
 
     def _wake(self) -> None:
         # At the end of this turn of the loop, so that every task that is ready to write joins the batch.
-        if not self._busy and not self._scheduled and self._waiting:
+        if not self._busy and not self._scheduled and (self._waiting or self._line):
             self._scheduled = True
             self._loop.call_soon(self._start)
 
     def _start(self) -> None:
         self._scheduled = False
         batch = self._next_batch()
+        self._let_in()
+        self._busy = bool(batch or self._waiting)
         if batch:
-            self._busy = True
-            run = run_bulk if batch[0].work is not None and batch[0].work.several else run_batch
-            self.lane.post(partial(run, batch, self.guard), partial(self._finished, batch))
+            self._alone = len(batch) == 1
+            self.lane.post(self._job(batch), partial(self._finished, batch))
         elif self._waiting:
-            self._busy = True
             self._waiting.popleft().future.set_result(None)
             self._sweep()
-        else:
-            self._busy = False
+
+    def _job(self, batch: list[_Entry]) -> Callable[[sqlite3.Connection], Any]:
+        """What the thread does."""
+        bulk = batch[0].work is not None and batch[0].work.several
+        job = partial(run_bulk if bulk else run_batch, batch, self.watch.check)
+        pages = CHECKPOINT_PAGES if len(batch) < _SHARED_BY else _CHECKPOINT_PAGES_SHARED
+        if pages == self._pages:
+            return job
+        self._pages = pages
+        return partial(with_checkpoints, pages, job)
 
     def _next_batch(self) -> list[_Entry]:
         """The writes at the head of the queue, up to one that asks for the connection itself.
@@ -335,8 +424,10 @@ class Writer:
             if result is NOT_RUN:
                 entry.tried = True
                 again.append(entry)
-            elif not entry.future.done():
-                entry.future.set_result(result)
+                continue
+            if isinstance(result, Failure):
+                self.watch.saw(result.error)
+            settle(entry.future, result)
         if again:
             self._waiting.extendleft(reversed(again))
             self._drop_the_dead()
@@ -351,7 +442,7 @@ class Writer:
         self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
 
     def _drop_the_dead(self) -> None:
-        now = self._loop.time()
+        now = monotonic()
         if not any(entry.future.done() or entry.deadline <= now for entry in self._waiting):
             return
         alive: deque[_Entry] = deque()
@@ -359,88 +450,8 @@ class Writer:
             if entry.future.done():
                 continue
             if entry.deadline <= now:
-                entry.future.set_result(locked())
+                entry.future.set_exception(locked())
             else:
                 alive.append(entry)
         self._waiting = alive
-
-
-@dataclass(eq=False, repr=False)
-class Readers:
-    """The connections that read: opened when first needed, at most ``limit``; who finds none free waits in line."""
-
-    open_lane: Callable[[], Awaitable[Lane]]
-    limit: int
-    lanes: list[Lane] = field(default_factory=lambda: list[Lane]())
-    _idle: list[Lane] = field(default_factory=lambda: list[Lane]())
-    _line: deque[asyncio.Future[Lane]] = field(default_factory=lambda: deque[asyncio.Future[Lane]]())
-    _opening: int = 0
-
-    def __post_init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-
-    async def run(self, work: Work) -> Any:
-        """The result of the work; one that is cancelled is interrupted."""
-        lane = self._idle.pop() if self._idle else await self._another()
-        future: asyncio.Future[Any] = self._loop.create_future()
-        lane.running = future
-        lane.post(partial(attempt, work), partial(self._finished, lane, future))
-        try:
-            return unwrapped(await future)
-        except asyncio.CancelledError:
-            if lane.running is future:
-                lane.interrupt()
-            raise
-
-    def abandon(self) -> None:
-        """Fail everyone who still stands in line, and stop who is running: the connections are about to be closed."""
-        for lane in self.lanes:
-            lane.close()
-            lane.interrupt()
-        for waiter in self._line:
-            if not waiter.done():
-                waiter.set_exception(closed().error)
-
-    def _finished(self, lane: Lane, future: asyncio.Future[Any], result: Any) -> None:
-        lane.running = None
-        if not future.done():
-            future.set_result(result)
-        self._release(lane)
-
-    def _release(self, lane: Lane) -> None:
-        while self._line:
-            waiter = self._line.popleft()
-            if not waiter.done():
-                waiter.set_result(lane)
-                return
-        self._idle.append(lane)
-
-    async def _another(self) -> Lane:
-        if len(self.lanes) + self._opening < self.limit:
-            self._opening += 1
-            await to_the_end(self._open())
-        if self._idle:
-            return self._idle.pop()
-        waiter: asyncio.Future[Lane] = self._loop.create_future()
-        self._line.append(waiter)
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._release(waiter.result())
-            raise
-
-    async def _open(self) -> None:
-        try:
-            lane = await self.open_lane()
-        except Exception as error:
-            if not self.lanes:  # nobody would ever come to serve those who wait
-                while self._line:
-                    waiter = self._line.popleft()
-                    if not waiter.done():
-                        waiter.set_exception(error)
-            raise
-        finally:
-            self._opening -= 1
-        self.lanes.append(lane)
-        self._release(lane)
+        self._let_in()

@@ -44,9 +44,23 @@ async def test_every_connection_has_every_setting(path: Path) -> None:
         await audit(db)
 
 
+async def test_while_many_share_a_commit_checkpoints_come_sooner_and_are_shorter(path: Path) -> None:
+    async with DatabaseManager(path) as db:
+        backend: Any = db._verbs.backend
+
+        def pages() -> object:
+            return settings(backend._writer.lane, {"wal_autocheckpoint": 0})["wal_autocheckpoint"]
+
+        for tasks, expected in ((100, 250), (5, 1000), (100, 250), (1, 1000)):
+            for _ in range(3):
+                await asyncio.gather(*(log(db, "x") for _ in range(tasks)))
+            assert pages() == expected
+
+
 async def audit(db: DatabaseManager) -> None:
     """Look at the settings of the writer's connection, of every reader's, and of the caller's."""
     await asyncio.gather(*(seen(db) for _ in range(20)))
+    await log(db, "alone")  # a commit that many shared has changed a setting
     backend: Any = db._verbs.backend
     assert len(backend._readers.lanes) == 4
     for lane in backend._readers.lanes:
