@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
         number: The id that the database gave to a new row.
     """
 
-    rows: list[dict[str, Any]]
+    rows: list[Any]
     changed: int
     number: int | None = None
 

@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from sqlalchemy import Dialect, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -51,16 +51,26 @@ if sys.platform != "win32":  # which has no forks
 
 
 class Verbs(ABC):
-    """What an operation can do with a statement. Each call names the public operation, for logs and errors."""
+    """What an operation can do with a statement. Each call names the public operation, for logs and errors.
+
+    Attributes:
+        dialect: What statements are compiled for.
+    """
+
+    dialect: Dialect
+    # Attributes and no methods: on the path of every operation each call more would cost.
+    _read: Callable[[Prepared, Parameters], Awaitable[Outcome]]
+    _write: Callable[[Prepared, Parameters], Awaitable[Outcome]]
+    _write_many: Callable[[Prepared, Sequence[Parameters]], Awaitable[list[int]]]
 
     async def fetch_one(self, operation: str, statement: Statement[Row], values: Values) -> Row | None:
         """The row, or ``None``."""
         rows = (await self._run(operation, statement, values, write=False)).rows
-        return cast("Row", rows[0]) if rows else None
+        return rows[0] if rows else None
 
     async def fetch_all(self, operation: str, statement: Statement[Row], values: Values) -> list[Row]:
         """All rows, in the order of the statement."""
-        return cast("list[Row]", (await self._run(operation, statement, values, write=False)).rows)
+        return (await self._run(operation, statement, values, write=False)).rows
 
     async def fetch_value(self, operation: str, statement: Statement[Any], values: Values) -> Any:
         """The first column of the first row, or ``None``."""
@@ -88,11 +98,6 @@ class Verbs(ABC):
 
         return await self._observed(operation, statement.table, run)
 
-    @property
-    @abstractmethod
-    def dialect(self) -> Dialect:
-        """What statements are compiled for."""
-
     @abstractmethod
     def _enter(self, *, write: bool) -> None:
         """Count a call that begins; raise if the verbs cannot be used now."""
@@ -111,16 +116,6 @@ class Verbs(ABC):
             except NoSuchRowError:
                 return False
         return True
-
-    # Not async themselves: on the path of every operation each coroutine more would cost.
-    @abstractmethod
-    def _read(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]: ...
-
-    @abstractmethod
-    def _write(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]: ...
-
-    @abstractmethod
-    async def _write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]: ...
 
     async def _run(self, operation: str, statement: Statement[Any], values: Values, *, write: bool) -> Outcome:
         started = time.perf_counter()
@@ -191,12 +186,10 @@ class TransactionVerbs(Verbs):
 
     def __init__(self, session: Session, dialect: Dialect) -> None:
         self._session = session
-        self._dialect = dialect
+        self.dialect = dialect
+        self._read = self._write = session.run
+        self._write_many = session.run_many
         self._open = True
-
-    @property
-    def dialect(self) -> Dialect:
-        return self._dialect
 
     @property
     def connection(self) -> AsyncConnection:
@@ -225,15 +218,6 @@ class TransactionVerbs(Verbs):
     def _leave(self) -> None:
         pass
 
-    def _read(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
-        return self._session.run(prepared, parameters)
-
-    def _write(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
-        return self._session.run(prepared, parameters)
-
-    async def _write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
-        return await self._session.run_many(prepared, parameters)
-
 
 class Database(Verbs):
     """A backend and its life: each verb runs in a transaction of its own."""
@@ -248,10 +232,6 @@ class Database(Verbs):
         self._running = 0
         self._settled: asyncio.Event | None = None  # set when close() waits and the last call has ended
         self._owners: dict[asyncio.Task[Any] | None, TransactionVerbs] = {}
-
-    @property
-    def dialect(self) -> Dialect:
-        return self.backend.dialect
 
     @property
     def backend(self) -> Backend:
@@ -281,6 +261,8 @@ class Database(Verbs):
             else:
                 self._loop, self._forks = asyncio.get_running_loop(), _forks
                 self._backend, self._settled = backend, None
+                self.dialect = backend.dialect
+                self._read, self._write, self._write_many = backend.read, backend.write, backend.write_many
                 return
             raise failure
 
@@ -318,7 +300,7 @@ class Database(Verbs):
                 outcome = await self.backend.read_newest(prepared, prepared.parameters(values))
             except NoSuchRowError:
                 return []
-            return cast("list[Row]", outcome.rows)
+            return outcome.rows
 
         return await self._observed(operation, statement.table, run, write=False)
 
@@ -379,12 +361,3 @@ class Database(Verbs):
     def _check_settled(self) -> None:
         if self._settled is not None and not self._running and not self._owners:
             self._settled.set()
-
-    def _read(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
-        return self.backend.read(prepared, parameters)
-
-    def _write(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
-        return self.backend.write(prepared, parameters)
-
-    async def _write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
-        return await self.backend.write_many(prepared, parameters)

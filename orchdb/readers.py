@@ -11,7 +11,7 @@ from typing import Any
 
 from orchdb.files import Watch
 from orchdb.shielding import to_the_end
-from orchdb.writer import Failure, Lane, Work, attempt, closed, settle
+from orchdb.writer import Failure, Lane, Work, closed, settle
 
 
 @dataclass(eq=False, repr=False)
@@ -34,7 +34,7 @@ class Readers:
         lane = self._idle.pop() if self._idle else await self._another()
         future: asyncio.Future[Any] = self._loop.create_future()
         lane.running = future
-        lane.post(partial(attempt, work), partial(self._finished, lane, future))
+        lane.post(work, partial(self._finished, lane, future))
         try:
             return await future
         except asyncio.CancelledError:

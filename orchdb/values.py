@@ -268,10 +268,10 @@ def json_object(value: Any, place: str) -> str | None:
 
 def read_json(value: Any) -> Any:
     """The value that JSON text holds; text that is not JSON comes back as that text."""
-    if isinstance(value, bytes):
+    if type(value) is not str:
+        if not isinstance(value, bytes):
+            return value
         value = value.decode(errors="replace")
-    if not isinstance(value, str):
-        return value
     try:  # for every row: contextlib.suppress would cost more than the decoding
         return orjson.loads(value)
     except ValueError:

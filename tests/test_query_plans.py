@@ -19,8 +19,10 @@ import pytest
 from sqlalchemy import Table
 
 from orchdb import DatabaseManager, cursor_of
-from orchdb.backend import Horizon, Outcome
+from orchdb.backend import Backend, Horizon, Outcome
 from orchdb.database import Database
+from orchdb.postgres import PostgresBackend
+from orchdb.sqlite import SqliteBackend
 from orchdb.statements import Parameters, Prepared, Statement
 from orchdb.tables import metadata
 
@@ -149,7 +151,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
     """What the operations would run; they change nothing, and find nothing but where a batch of deletions ends."""
     found: list[Asked] = []
 
-    async def keep(self: Database, prepared: Prepared, parameters: Parameters) -> Outcome:
+    async def keep(self: Backend, prepared: Prepared, parameters: Parameters) -> Outcome:
         found.append(Asked(prepared.sql, parameters))
         if "edge_time" not in prepared.sql.partition("FROM")[0] or len(found) > 3:
             return Outcome([], 0)
@@ -168,8 +170,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
 
     monkeypatch.setattr(Database, "fetch_newest", keep_newest)
     monkeypatch.setattr(Database, "horizon", horizon)
-    monkeypatch.setattr(Database, "_read", keep)
-    monkeypatch.setattr(Database, "_write", keep)
+    for backend in (SqliteBackend, PostgresBackend):
+        monkeypatch.setattr(backend, "read", keep)
+        monkeypatch.setattr(backend, "write", keep)
     return found
 
 
