@@ -319,12 +319,14 @@ class PostgresBackend(Backend):
 
 @cache
 def _horizon(table: Table) -> Statement[Any]:
-    # Whoever gave an id below the newest one held this lock before, and holds it until its row can be seen. So if it
-    # is not among those who hold it after the newest id was read, its row is there.
+    # Whoever took an id below the newest one got this lock of the sequence's with it, and holds it until its row can be
+    # seen. So if it is not among those who hold it after the newest id was read, its row is there. The same lock of the
+    # table's is of those who write with an id of their own.
     core = text(f"""
         SELECT coalesce((SELECT max(id) FROM {table.name}), 0) AS newest,
             coalesce((SELECT string_agg(virtualtransaction, ' ') FROM pg_locks
-                WHERE mode = 'RowExclusiveLock' AND relation = CAST('{table.name}' AS regclass)
+                WHERE mode = 'RowExclusiveLock' AND relation IN
+                    (CAST('{table.name}' AS regclass), CAST(pg_get_serial_sequence('{table.name}', 'id') AS regclass))
                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())), '') AS writers,
             pg_is_in_recovery() AS standby
     """)  # noqa: S608  # the table's own name

@@ -25,7 +25,7 @@ async def _write(db: DatabaseManager, agent_id: str, name: str, rng: random.Rand
             acknowledged.add(await db.create_agent_log(agent_id, "INFO", "milestone", message))
         elif kind == "batch":
             line = {"agent_id": agent_id, "log_level": "INFO", "log_type": "batch", "message": message}
-            acknowledged.update(await db.create_agent_logs([line] * 5))  # type: ignore[list-item]
+            acknowledged.update(await db.create_agent_logs([line] * rng.choice((5, 40))))  # type: ignore[list-item]
         else:
             try:
                 async with db.transaction() as tx:
@@ -73,3 +73,23 @@ async def test_a_line_waits_for_an_earlier_one_that_is_not_committed_yet(db: Dat
         assert not following.done()
     await writing
     assert [row["message"] for row in await following] == ["early", "late"]
+
+
+async def test_a_line_waits_for_an_id_that_was_taken_before_its_row_was_written(
+    db: DatabaseManager, target: Target, agent_id: str
+) -> None:
+    """As many rows are copied to a server: their ids come first."""
+    reserve, name = "SELECT nextval(pg_get_serial_sequence('agent_logs', 'id'))", "(id, agent_id, log_type, message)"
+    lines = db.tail_agent_logs(after_id=0, poll_seconds=0.01)
+    async with db.transaction() as tx:
+        number = 1 if target.engine == "sqlite" else (await tx.conn.exec_driver_sql(reserve)).scalar_one()
+        writing = asyncio.create_task(db.create_agent_log(agent_id, "INFO", "milestone", "late"))
+        following = asyncio.create_task(taken(lines, 2))
+        await asyncio.sleep(0.2)
+        await tx.conn.exec_driver_sql(
+            f"INSERT INTO agent_logs {name} VALUES ({number}, '{agent_id}', 'milestone', 'early')"
+        )
+        await asyncio.sleep(0.1)
+    assert await writing > number
+    async with asyncio.timeout(5):
+        assert [row["message"] for row in await following] == ["early", "late"]
