@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from orchdb.backend import Outcome
 from orchdb.errors import NotConnectedError, OrchdbError
 from orchdb.lanes import Lane, Lanes
+from orchdb.line import Line
 from orchdb.shielding import to_the_end
 from orchdb.statements import Parameters, Prepared
 
@@ -60,36 +61,38 @@ class Appends:
         self._waiting: deque[_Entry] = deque()
         self._failed: deque[_Entry] = deque()  # members of a group that failed: they run alone, and before the others
         self._groups: dict[asyncio.Task[None], int] = {}
-        self._room = asyncio.Semaphore(MAX_WAITING)
+        self._line = Line()
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
 
-    async def run(self, prepared: Prepared, parameters: Parameters) -> Outcome:
+    def run(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
         """The outcome of an insert, after the commit that holds it."""
         if self._alone_left and not self._groups and not self._waiting and not self._failed:
             self._alone_left -= 1
-        else:
-            async with self._room:
-                outcome = await self._grouped(_Entry(prepared, parameters, self._loop.create_future()))
-            if outcome is not None:
-                return outcome
+            return self._alone(prepared, parameters)
+        return self._grouped(_Entry(prepared, parameters, self._loop.create_future()))
+
+    async def _alone(self, prepared: Prepared, parameters: Parameters) -> Outcome:
         try:
             return await self._run_alone(prepared, parameters)
         finally:
             self._alone_left += 1
             self._wake()
 
-    async def _grouped(self, entry: _Entry) -> Outcome | None:
+    async def _grouped(self, entry: _Entry) -> Outcome:
+        if self._line or len(self._waiting) >= MAX_WAITING:
+            await self._line.wait()
         self._waiting.append(entry)
         self._wake()
+        turn = entry.turn
         try:
-            return await entry.turn
+            outcome = await turn
         except asyncio.CancelledError:
-            turn = entry.turn
             if turn.done() and not turn.cancelled() and turn.exception() is None and turn.result() is None:
                 self._alone_left += 1
                 self._wake()
             raise
+        return await self._alone(entry.prepared, entry.parameters) if outcome is None else outcome
 
     def _wake(self) -> None:
         # At the end of this turn of the loop, so that every task that is ready to insert joins the group.
@@ -109,6 +112,7 @@ class Appends:
             task.add_done_callback(self._group_ended)
         if not self._groups:
             self._let_run_alone(self._waiting)
+        self._line.let_in(MAX_WAITING - len(self._waiting))
 
     def _worth_a_group(self) -> int:
         # Beside a large group a small one would overtake it again and again, with a commit for a few rows each time.
@@ -153,6 +157,7 @@ class Appends:
 
     async def close(self) -> None:
         """Let no insert wait any longer."""
+        self._line.send_away(NotConnectedError, "the manager is closed")
         _fail([*self._failed, *self._waiting], NotConnectedError("the manager is closed"))
         self._failed.clear()
         self._waiting.clear()

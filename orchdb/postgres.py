@@ -247,11 +247,12 @@ class PostgresBackend(Backend):
             await engine.dispose()
         await asyncio.sleep(0)  # sockets whose server has gone are closed in the event loop's next turn
 
-    async def read(self, prepared: Prepared, parameters: Parameters) -> Outcome:
-        return await self._single(self._read_lanes, prepared, parameters, reads=True)
+    # Not async themselves: on the path of every operation each coroutine more would cost.
+    def read(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
+        return self._single(self._read_lanes, prepared, parameters, reads=True)
 
-    async def read_newest(self, prepared: Prepared, parameters: Parameters) -> Outcome:
-        return await self._single(self._lanes, prepared, parameters, reads=True)
+    def read_newest(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
+        return self._single(self._lanes, prepared, parameters, reads=True)
 
     async def horizon(self, table: Table) -> Horizon:
         prepared = _horizon(table).prepared(self.dialect)
@@ -262,13 +263,13 @@ class PostgresBackend(Backend):
             raise OperationError("the server is a standby: it does not know who is writing")
         return Horizon(newest, frozenset(writers.split()))
 
-    async def write(self, prepared: Prepared, parameters: Parameters) -> Outcome:
+    def write(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
         if prepared.is_insert and self._appends is not None:
-            return await self._appends.run(prepared, parameters)
-        return await self._write(prepared, parameters)
+            return self._appends.run(prepared, parameters)
+        return self._write(prepared, parameters)
 
-    async def _write(self, prepared: Prepared, parameters: Parameters) -> Outcome:
-        return await self._single(self._lanes, prepared, parameters, reads=False)
+    def _write(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
+        return self._single(self._lanes, prepared, parameters, reads=False)
 
     async def _single(self, lanes: Lanes, prepared: Prepared, parameters: Parameters, *, reads: bool) -> Outcome:
         """Run one statement that commits by itself; again, if it certainly was not applied or changes nothing."""

@@ -34,6 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb.errors import NotConnectedError, OperationError, sqlite_code
 from orchdb.files import Watch
+from orchdb.line import Line
 from orchdb.shielding import to_the_end
 
 NOT_RUN = object()
@@ -48,6 +49,7 @@ _CHECKPOINT_PAGES_SHARED = 250
 """A checkpoint holds up everyone whose commit it follows. If they are many it comes sooner and is shorter; for a few it
 would only come more often."""
 _SWEEP_SECONDS = 0.1
+_CLOSED = "the manager was closed while this waited"
 
 
 class Work(ABC):
@@ -289,7 +291,7 @@ def locked() -> OperationError:
 
 def closed() -> NotConnectedError:
     """The failure of what was still waiting when the manager was closed."""
-    return NotConnectedError("the manager was closed while this waited")
+    return NotConnectedError(_CLOSED)
 
 
 @dataclass(eq=False, repr=False)
@@ -300,7 +302,7 @@ class Writer:
     lock_timeout: float
     watch: Watch  # looks at the file before each batch, in the thread
     _waiting: deque[_Entry] = field(default_factory=lambda: deque[_Entry]())
-    _line: deque[asyncio.Future[None]] = field(default_factory=lambda: deque[asyncio.Future[None]]())
+    _line: Line = field(default_factory=Line)
     _busy: bool = False  # a batch is in the thread, a lease is out, or a retry is due
     _scheduled: bool = False
     _alone: bool = True  # the last batch was one write
@@ -318,7 +320,7 @@ class Writer:
     async def acquire(self) -> Lane:
         """The connection itself, for one transaction, until ``release``."""
         if self._full():
-            await self._turn()
+            await self._line.wait()
         future = self._enqueue(None)
         try:
             await future
@@ -338,28 +340,16 @@ class Writer:
     def abandon(self) -> None:
         """Fail everything that still waits: the connection is about to be closed."""
         self.lane.close()
-        for future in (*(entry.future for entry in self._waiting), *self._line):
-            settle(future, Failure(closed()))
+        for entry in self._waiting:
+            settle(entry.future, Failure(closed()))
+        self._line.send_away(NotConnectedError, _CLOSED)
 
     def _full(self) -> bool:
         return len(self._waiting) >= MAX_WAITING or bool(self._line)
 
     async def _run_in_turn(self, work: Work) -> Any:
-        await self._turn()
+        await self._line.wait()
         return await self._enqueue(work)
-
-    async def _turn(self) -> None:
-        turn: asyncio.Future[None] = self._loop.create_future()
-        self._line.append(turn)
-        await turn
-
-    def _let_in(self) -> None:
-        room = MAX_WAITING - len(self._waiting)
-        while self._line and room > 0:
-            turn = self._line.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                room -= 1
 
     def _enqueue(self, work: Work | None) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -372,14 +362,14 @@ class Writer:
 
     def _wake(self) -> None:
         # At the end of this turn of the loop, so that every task that is ready to write joins the batch.
-        if not self._busy and not self._scheduled and (self._waiting or self._line):
+        if not self._busy and not self._scheduled and self._waiting:
             self._scheduled = True
             self._loop.call_soon(self._start)
 
     def _start(self) -> None:
         self._scheduled = False
         batch = self._next_batch()
-        self._let_in()
+        self._line.let_in(MAX_WAITING - len(self._waiting))
         self._busy = bool(batch or self._waiting)
         if batch:
             self._alone = len(batch) == 1
@@ -454,4 +444,4 @@ class Writer:
             else:
                 alive.append(entry)
         self._waiting = alive
-        self._let_in()
+        self._line.let_in(MAX_WAITING - len(alive))
