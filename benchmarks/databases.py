@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ def _files(folder: Path) -> Places:
         path = folder / f"{key}.db"
         if kind.same_table:
             shutil.copy(template, path)
+            os.sync()  # or the first checkpoint would write the whole copy to the disk: nobody's database is all new
         return str(path)
 
     return place
