@@ -38,6 +38,7 @@ class Rounds:
         if name.endswith("100") or name == "errors":
             size = max(size // TASKS, 1) * TASKS
         gc.collect()
+        os.sync()  # a sync of this contestant's may have to write what the others left: not at its expense
         answer: Answer = await getattr(self, name)(size)
         return answer
 
