@@ -29,8 +29,8 @@ pytestmark = pytest.mark.skipif(sys.flags.dev_mode, reason="the event loop's deb
 TASKS = 100
 EACH = 10
 CALLS = {
-    "sqlite": {"append": 145, "update": 170, "get": 210, "latest": 1500, "bulk": 30},
-    "asyncpg": {"append": 160, "update": 385, "get": 300, "latest": 2400, "bulk": 42},
+    "sqlite": {"append": 122, "update": 145, "get": 190, "latest": 1170, "bulk": 30},
+    "asyncpg": {"append": 137, "update": 363, "get": 283, "latest": 2210, "bulk": 42},
 }
 """The most calls of Python and C functions, on all threads together, for one operation or one row of a bulk."""
 
