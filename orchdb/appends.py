@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from orchdb.backend import Outcome
-from orchdb.errors import NotConnectedError, OrchdbError
+from orchdb.errors import NotConnectedError, own
 from orchdb.lanes import Lane, Lanes
 from orchdb.line import Line
 from orchdb.shielding import to_the_end
@@ -192,6 +192,4 @@ async def _undo(lane: Lane) -> None:
 def _fail(members: Sequence[_Entry], error: Exception) -> None:
     for entry in members:
         if not entry.turn.done():
-            # One exception for each caller: raising adds to it, and so does the verb that names the operation.
-            own = type(error)(error.message, code=error.code) if isinstance(error, OrchdbError) else error
-            entry.turn.set_exception(own)
+            entry.turn.set_exception(own(error))

@@ -152,6 +152,11 @@ def translate(error: BaseException, operation: str, table: str | None) -> Orchdb
     return _from_type(error).at(operation, table)
 
 
+def own(error: Exception) -> Exception:
+    """The error for one of several callers: raising adds to it, and so does the verb that names its operation."""
+    return type(error)(error.message, code=error.code) if isinstance(error, OrchdbError) else error
+
+
 def sqlite_code(error: BaseException) -> str:
     """The primary name of an SQLite error: ``SQLITE_BUSY`` for ``SQLITE_BUSY_SNAPSHOT``; empty for anything else."""
     for cause in _chain(error):

@@ -32,7 +32,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchdb.errors import NotConnectedError, OperationError, sqlite_code
+from orchdb.errors import NotConnectedError, OperationError, own, sqlite_code
 from orchdb.files import Watch
 from orchdb.line import Line
 from orchdb.shielding import to_the_end
@@ -408,7 +408,7 @@ class Writer:
 
     def _finished(self, batch: list[_Entry], results: list[Any] | Failure) -> None:
         if isinstance(results, Failure):
-            results = [results] * len(batch)
+            results = [Failure(own(results.error)) for _ in batch]
         again: list[_Entry] = []
         for entry, result in zip(batch, results, strict=True):
             if result is NOT_RUN:
