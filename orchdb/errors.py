@@ -153,7 +153,10 @@ def translate(error: BaseException, operation: str, table: str | None) -> Orchdb
 
 
 def own(error: Exception) -> Exception:
-    """The error for one of several callers: raising adds to it, and so does the verb that names its operation."""
+    """The error for one of several callers: the verb that names its operation writes it into orchdb's own errors.
+
+    A driver's exception can be shared: ``translate`` makes a new one of it for each caller.
+    """
     return type(error)(error.message, code=error.code) if isinstance(error, OrchdbError) else error
 
 

@@ -6,8 +6,9 @@ import asyncio
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-from orchdb import DatabaseManager, MissingParentError
+from orchdb import DatabaseManager, MissingParentError, NotConnectedError
 from tests.support import NO_ROW
 
 TOGETHER = 60
@@ -81,3 +82,23 @@ async def test_a_trigger_of_another_program_that_skips_rows_moves_nobodys_id(tmp
         rows = {row["id"]: row["message"] for row in await db.get_system_logs()}
     expected = {number: message for number, message in zip(ids, messages, strict=True) if message != "noise"}
     assert rows == expected
+
+
+async def test_each_write_that_a_closed_connection_refuses_gets_an_error_that_names_its_own_operation(
+    tmp_path: Path,
+) -> None:
+    async with DatabaseManager(tmp_path / "orchestrator.db") as db:
+        agent = await db.create_agent(await db.create_orchestrator_agent("scout"), "session-1")
+        async with db.transaction() as tx:
+            driver: Any = (await tx.conn.get_raw_connection()).driver_connection
+        await driver.close()  # behind the manager's back: the thread of the connection that writes has ended
+        errors = await asyncio.gather(
+            db.create_agent_log(agent, "INFO", "milestone", "is posted at once"),
+            db.create_agent_log(agent, "INFO", "milestone", "shares the next commit"),
+            db.create_system_log("INFO", "test", "with this one"),
+            return_exceptions=True,
+        )
+        assert [type(error) for error in errors] == [NotConnectedError] * 3
+        operations = [error.operation for error in errors if isinstance(error, NotConnectedError)]
+        assert operations == ["create_agent_log", "create_agent_log", "create_system_log"]
+        assert len(await db.get_agent_logs(agent)) == 0
