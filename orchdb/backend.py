@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -41,26 +41,44 @@ class Horizon(NamedTuple):
     writers: frozenset[str] = frozenset()
 
 
-class Session(ABC):
-    """The statements of one open transaction, all on its own connection."""
+class BackendTransaction(ABC):
+    """The engine's side of one open transaction, on a connection of its own.
 
-    connection: AsyncConnection
+    It does one thing at a time and knows nothing of tasks: ``orchdb.blocks`` owns it where several may use it.
 
-    @abstractmethod
-    async def run(self, prepared: Prepared, parameters: Parameters) -> Outcome:
-        """Run one statement; if it fails, only the statement is undone."""
+    Attributes:
+        first_savepoint: The one that is set as the transaction begins, where the engine does so.
+    """
 
-    @abstractmethod
-    async def run_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
-        """Insert many rows, all or none; their ids where the database gives them."""
+    first_savepoint: str | None = None
 
     @abstractmethod
-    async def begin_savepoint(self) -> None:
-        """Begin a part that can be undone alone."""
+    def caller_connection(self, step: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]) -> AsyncConnection:
+        """The connection for a caller's own statements, each of which goes through ``step``."""
 
     @abstractmethod
-    async def end_savepoint(self, *, commit: bool) -> None:
-        """Keep or undo the innermost part."""
+    async def run(self, prepared: Prepared, parameters: Parameters, before: Sequence[str] = ()) -> Outcome:
+        """Run one statement, behind those of ``before``, which set a savepoint."""
+
+    @abstractmethod
+    async def run_many(
+        self, prepared: Prepared, parameters: Sequence[Parameters], before: Sequence[str] = ()
+    ) -> list[int]:
+        """Insert many rows, behind what ``before`` says; their ids where the database gives them.
+
+        If it fails, some of the rows may be there.
+        """
+
+    @abstractmethod
+    async def script(self, statements: Sequence[str]) -> None:
+        """Run statements about savepoints, to the end if the caller is cancelled."""
+
+    @abstractmethod
+    def interrupt(self) -> bool:
+        """Stop what is running, for the transaction is about to be undone.
+
+        False if the engine's way to do so is to cancel the task that waits for it.
+        """
 
     @abstractmethod
     async def commit(self) -> None:
@@ -111,5 +129,5 @@ class Backend(ABC):
         """Make a consistent copy of the database as a new file."""
 
     @abstractmethod
-    async def begin(self) -> Session:
+    async def begin(self) -> BackendTransaction:
         """Begin a transaction on a connection that is its own until it ends."""

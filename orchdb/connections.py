@@ -97,8 +97,24 @@ def _refused() -> NoReturn:
     raise OperationError("db.transaction() begins and ends the transaction of tx.conn")
 
 
-class _PartOfTransaction(AsyncConnection):
-    """A connection that takes part in ``db.transaction()`` and cannot end it."""
+Step = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
+
+
+class _PartOfTransaction(_BufferedConnection):
+    """A connection that takes part in ``db.transaction()`` and cannot end it; its statements take their turn."""
+
+    def __init__(self, engine: AsyncEngine, connection: Connection, step: Step) -> None:
+        super().__init__(engine, connection)
+        self._step = step
+
+    async def execute(self, *args: Any, **options: Any) -> Any:
+        return await self._step(partial(super().execute, *args, **options))
+
+    async def exec_driver_sql(self, *args: Any, **options: Any) -> Any:
+        return await self._step(partial(super().exec_driver_sql, *args, **options))
+
+    async def run_sync(self, *args: Any, **options: Any) -> Any:
+        return await self._step(partial(super().run_sync, *args, **options))
 
     async def commit(self) -> None:
         _refused()
@@ -124,9 +140,11 @@ class ShieldedTransactionConnection(_PartOfTransaction, ShieldedConnection):
     """``tx.conn`` where a cancelled statement has to run to its end."""
 
 
-def part_of_transaction(engine: AsyncEngine, connection: AsyncConnection, *, shielded: bool) -> AsyncConnection:
-    """A second face of the connection, for the caller."""
+def part_of_transaction(
+    engine: AsyncEngine, connection: AsyncConnection, step: Step, *, shielded: bool
+) -> AsyncConnection:
+    """A second face of the connection, for the caller, each of whose statements goes through ``step``."""
     face = ShieldedTransactionConnection if shielded else TransactionConnection
     synchronous = connection.sync_connection
     assert isinstance(synchronous, Connection)
-    return face(engine, synchronous)
+    return face(engine, synchronous, step)

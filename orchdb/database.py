@@ -22,7 +22,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Dialect, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchdb.backend import Backend, Horizon, Outcome, Session
+from orchdb.backend import Backend, Horizon, Outcome
+from orchdb.blocks import Block, Scope
 from orchdb.errors import NotConnectedError, OperationError, OrchdbError, translate
 from orchdb.shielding import to_the_end
 from orchdb.statements import Parameters, Prepared, Statement
@@ -36,6 +37,11 @@ logger = logging.getLogger("orchdb")
 
 _NOTHING = Outcome([], 0)
 _CHECKED_AT_A_TIME = 500
+_CLOSE_SECONDS = 5  # what is running may wait for a lock, and then needs a moment
+_LEFT_OPEN = (
+    "this task has a db.transaction() open in an async generator that is paused, and a block in here would be a part "
+    "of it: use the tx of that one, or close the generator first"
+)
 _forks = 0
 """How many forks this process is away from the one that loaded this module. ``os.getpid`` would ask the system for each
 operation."""
@@ -182,38 +188,27 @@ def _log(operation: str, table: str | None, rows: int, started: float) -> None:
 
 
 class TransactionVerbs(Verbs):
-    """The verbs inside one transaction."""
+    """The verbs inside one transaction, or a part of one."""
 
-    def __init__(self, session: Session, dialect: Dialect) -> None:
-        self._session = session
+    def __init__(self, scope: Scope, dialect: Dialect) -> None:
+        self.scope = scope
         self.dialect = dialect
-        self._read = self._write = session.run
-        self._write_many = session.run_many
-        self._open = True
-
-    @property
-    def connection(self) -> AsyncConnection:
-        """The transaction's connection."""
-        return self._session.connection
-
-    def end(self) -> None:
-        """No verb works from here on."""
-        self._open = False
+        self._read = self._write = scope.run
+        self._write_many = scope.run_many
 
     @asynccontextmanager
-    async def savepoint(self) -> AsyncGenerator[None]:
+    async def part(self) -> AsyncGenerator[TransactionVerbs]:
         """A part that is undone alone if the block fails."""
-        await self._observed("transaction", None, self._session.begin_savepoint)
+        scope = await self._observed("transaction", None, self.scope.begin_part)
         try:
-            yield
+            yield TransactionVerbs(scope, self.dialect)
         except BaseException:
-            await self._session.end_savepoint(commit=False)
+            await scope.end_part(keep=False)
             raise
-        await self._observed("transaction", None, partial(self._session.end_savepoint, commit=True))
+        await self._observed("transaction", None, partial(scope.end_part, keep=True))
 
     def _enter(self, *, write: bool) -> None:
-        if not self._open:
-            raise NotConnectedError("the transaction has ended")
+        self.scope.check()
 
     def _leave(self) -> None:
         pass
@@ -222,16 +217,16 @@ class TransactionVerbs(Verbs):
 class Database(Verbs):
     """A backend and its life: each verb runs in a transaction of its own."""
 
-    def __init__(self, make_backend: Callable[[], Backend], *, close_timeout: float, read_only: bool = False) -> None:
+    def __init__(self, make_backend: Callable[[], Backend], *, lock_timeout: float, read_only: bool = False) -> None:
         self._make_backend = make_backend
         self._read_only = read_only
-        self._close_timeout = close_timeout
+        self._lock_timeout = lock_timeout
         self._backend: Backend | None = None
         self._why_not = "connect() has not been called"
         self._lifecycle = asyncio.Lock()
         self._running = 0
         self._settled: asyncio.Event | None = None  # set when close() waits and the last call has ended
-        self._owners: dict[asyncio.Task[Any] | None, TransactionVerbs] = {}
+        self._blocks: dict[asyncio.Task[Any] | None, Block] = {}
 
     @property
     def backend(self) -> Backend:
@@ -272,16 +267,21 @@ class Database(Verbs):
             backend = self._backend
             if backend is None:
                 return
-            if asyncio.current_task() in self._owners:
+            if asyncio.current_task() in self._blocks:
                 raise OperationError("this task is inside db.transaction(): leave the block first", operation="close")
             self._settled = asyncio.Event()
             self._check_settled()
             try:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._settled.wait(), self._close_timeout)
+                    await asyncio.wait_for(self._settled.wait(), self._lock_timeout + _CLOSE_SECONDS)
             finally:
                 self._backend, self._why_not = None, "the manager is closed"
-                await to_the_end(backend.close())
+                await to_the_end(self._end_all(backend))
+
+    async def _end_all(self, backend: Backend) -> None:
+        for block in [*self._blocks.values()]:  # a connection must not be closed under a statement
+            await block.roll_back()
+        await backend.close()
 
     async def back_up(self, target: Path) -> None:
         """Make a consistent copy of the database as a new file."""
@@ -306,32 +306,32 @@ class Database(Verbs):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[TransactionVerbs]:
-        """A transaction of the current task; inside one of its own it is a savepoint."""
+        """A transaction of the current task; inside one of its own it is a part of that."""
         task = asyncio.current_task()
-        outer = self._owners.get(task)
+        outer = self._blocks.get(task)
         if outer is not None:
-            async with outer.savepoint():
-                yield outer
+            if not outer.around_this_call():
+                raise OperationError(_LEFT_OPEN, operation="transaction")
+            async with TransactionVerbs(outer.scope, self.dialect).part() as part:
+                yield part
             return
-        session = await self._observed("transaction", None, lambda: self.backend.begin())
-        verbs = self._owners[task] = TransactionVerbs(session, self.dialect)
+        transaction = await self._observed("transaction", None, lambda: self.backend.begin())
+        block = self._blocks[task] = Block(transaction, self._lock_timeout)
         try:
             try:
-                yield verbs
+                yield TransactionVerbs(block.scope, self.dialect)
             except BaseException:
-                verbs.end()
-                await session.rollback()
+                await block.roll_back()
                 raise
-            verbs.end()
-            await self._finish(session)
+            await self._finish(block)
         finally:
-            del self._owners[task]
+            del self._blocks[task]
             self._check_settled()
 
-    async def _finish(self, session: Session) -> None:
+    async def _finish(self, block: Block) -> None:
         failure: OrchdbError
         try:
-            await session.commit()
+            await block.commit()
         except Exception as error:
             failure = _failed(error, "transaction", None)
         else:
@@ -349,7 +349,7 @@ class Database(Verbs):
             raise NotConnectedError("the manager belongs to the event loop that connected it")
         if write and self._read_only:
             raise OperationError("the manager was opened with read_only=True")
-        if write and self._owners and asyncio.current_task() in self._owners:
+        if write and self._blocks and asyncio.current_task() in self._blocks:
             raise OperationError("this task is inside db.transaction() as tx: write with tx, db would wait for it")
         self._running += 1
 
@@ -359,5 +359,5 @@ class Database(Verbs):
             self._check_settled()
 
     def _check_settled(self) -> None:
-        if self._settled is not None and not self._running and not self._owners:
+        if self._settled is not None and not self._running and not self._blocks:
             self._settled.set()

@@ -46,16 +46,24 @@ class Transaction(Operations):
     @property
     def conn(self) -> AsyncConnection:
         """The transaction's connection, for the caller's own statements; the block ends the transaction, not this."""
-        return self._verbs.connection
+        return self._verbs.scope.connection
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """A part of the transaction that is undone alone if its block raises: a savepoint."""
-        return self._savepoint()
+        """A part of the transaction that is undone alone if its block raises: a savepoint.
+
+        To it belongs what is done with what it gives, by whichever task, and what this task does with the outer ``tx``
+        meanwhile. The rest waits until it has ended.
+
+        Raises:
+            NotConnectedError: The transaction has ended; also at the end of the part, which is then undone.
+            OperationError: A part of another task stayed open for longer than ``lock_timeout``.
+        """
+        return self._part()
 
     @asynccontextmanager
-    async def _savepoint(self) -> AsyncGenerator[Transaction]:
-        async with self._verbs.savepoint():
-            yield self
+    async def _part(self) -> AsyncGenerator[Transaction]:
+        async with self._verbs.part() as verbs:
+            yield Transaction(verbs)
 
 
 class DatabaseManager(Operations):
@@ -123,7 +131,7 @@ class DatabaseManager(Operations):
                 settings = PostgresSettings.of(replica.set(drivername=self._url.drivername), server)
                 make_backend = partial(make_backend, read_settings=settings)
         make_backend = partial(make_backend, upgrade=upgrade, read_only=read_only)
-        self._database = Database(make_backend, close_timeout=lock_timeout + 5, read_only=read_only)
+        self._database = Database(make_backend, lock_timeout=lock_timeout, read_only=read_only)
 
     @property
     def _verbs(self) -> Database:

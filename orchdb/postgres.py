@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,11 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from orchdb import versions
 from orchdb.appends import Appends
-from orchdb.backend import Backend, Horizon, Outcome, Session
-from orchdb.connections import SharedConnection, part_of_transaction
+from orchdb.backend import Backend, BackendTransaction, Horizon, Outcome
+from orchdb.connections import SharedConnection
 from orchdb.errors import OperationError, not_connected, sqlstate
 from orchdb.lanes import AsyncpgLane, Lane, Lanes, PsycopgLane
 from orchdb.postgres_settings import PostgresSettings
+from orchdb.postgres_transaction import PostgresTransaction
 from orchdb.shielding import to_the_end
 from orchdb.statements import Parameters, Prepared, Statement
 
@@ -29,140 +30,6 @@ RETRY_SECONDS = (0.005, 0.05)
 # Rolled back for certain: a conflict, a deadlock, and a plan or a prepared statement that the server no longer has.
 _TRY_AGAIN = frozenset({"40001", "40P01"})
 _TRY_ON_ANOTHER = frozenset({"0A000", "26000"})
-
-
-class PostgresSession(Session):
-    """A transaction on a lane of its own.
-
-    Postgres ends a transaction in which a statement failed. So a savepoint is kept behind the last statement that
-    changed something, and a statement that fails is undone back to it, as SQLite does by itself.
-    """
-
-    def __init__(self, lanes: Lanes, lane: Lane, face: AsyncConnection) -> None:
-        self._lanes = lanes
-        self._lane = lane
-        self._face = face
-        self._exposed = False  # the caller has the connection: what happened on it since is unknown
-        self._broken = False
-        self._changed = [False]  # for each part: whether something changed since its savepoint
-        self._over = False
-
-    @property
-    def connection(self) -> AsyncConnection:  # type: ignore[override]  # an attribute that is noticed when it is read
-        self._exposed = True
-        return self._face
-
-    @classmethod
-    async def begin(cls, lanes: Lanes, lane: Lane, engine: AsyncEngine) -> PostgresSession:
-        """Begin the transaction; if that fails, the lane is released."""
-        session = cls(lanes, lane, part_of_transaction(engine, lane.connection, shielded=False))
-        try:
-            await lane.set_autocommit(False)
-            await lane.connection.begin()
-            await lane.connection.exec_driver_sql("SAVEPOINT step_0")
-        except BaseException:
-            await session.rollback()
-            raise
-        return session
-
-    async def run(self, prepared: Prepared, parameters: Parameters) -> Outcome:
-        return await self._step(lambda: self._lane.run(prepared, parameters), changes=not _reads(prepared))
-
-    async def run_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
-        return await self._step(lambda: self._lane.run_many(prepared, parameters), changes=True)
-
-    async def _step(self, work: Callable[[], Awaitable[Result]], *, changes: bool) -> Result:
-        step = f"step_{len(self._changed) - 1}"
-        async with self._lane.turn:
-            self._check()
-            if self._exposed:
-                # Nothing is released: that would take the caller's own savepoints along.
-                await self._script(f"SAVEPOINT {step}")
-            elif self._changed[-1]:
-                await self._script(f"RELEASE SAVEPOINT {step}; SAVEPOINT {step}")
-            self._changed[-1] = False
-            try:
-                result = await work()
-            except BaseException:
-                await to_the_end(self._undo(f"ROLLBACK TO SAVEPOINT {step}"))
-                raise
-            self._changed[-1] = self._changed[-1] or changes
-            return result
-
-    async def begin_savepoint(self) -> None:
-        part = len(self._changed)
-        async with self._lane.turn:
-            self._check()
-            await self._script(f"SAVEPOINT part_{part}; SAVEPOINT step_{part}")
-            self._changed.append(False)
-
-    async def end_savepoint(self, *, commit: bool) -> None:
-        async with self._lane.turn:
-            self._changed.pop()
-            part = f"part_{len(self._changed)}"
-            undo = f"ROLLBACK TO SAVEPOINT {part}; RELEASE SAVEPOINT {part}"
-            if not commit:
-                await to_the_end(self._undo(undo))
-                return
-            self._check()
-            try:
-                await self._script(f"RELEASE SAVEPOINT {part}")
-            except BaseException:
-                await to_the_end(self._undo(undo))
-                raise
-            self._changed[-1] = True
-
-    async def _script(self, sql: str) -> None:
-        # To the end: a savepoint takes no time, and half of a script would leave the others wrong.
-        await to_the_end(self._lane.script(sql))
-
-    async def _undo(self, sql: str) -> None:
-        try:
-            await self._lane.script(sql)
-        except Exception:  # the failure that led here is the one to tell; the transaction can only be rolled back now
-            self._broken = True
-
-    def _check(self) -> None:
-        if self._broken or self._lane.closed():
-            raise OperationError("an earlier failure has ended the transaction")
-
-    async def commit(self) -> None:
-        try:
-            async with self._lane.turn:
-                if self._broken:
-                    raise OperationError("an earlier failure has ended the transaction")
-                if self._exposed:
-                    # A statement of the caller's may have failed: COMMIT would then roll back and say nothing.
-                    await self._lane.script("RELEASE SAVEPOINT step_0")
-                await self._lane.connection.commit()
-        except BaseException:
-            await self.rollback()
-            raise
-        await self._end()
-
-    async def rollback(self) -> None:
-        try:
-            await to_the_end(self._rollback())
-        finally:
-            await self._end()
-
-    async def _rollback(self) -> None:
-        try:
-            await self._lane.connection.rollback()
-        except Exception:  # the server rolls back a connection that ends
-            self._broken = True
-
-    async def _end(self) -> None:
-        if self._over:
-            return
-        self._over = True
-        self._face.sync_connection = None  # whoever kept tx.conn must not reach the next user of the connection
-        try:
-            # One that could not be rolled back is thrown away: to set it anew would fail in place of what led here.
-            if not self._lane.closed() and self._lane.idle():
-                await to_the_end(self._lane.set_autocommit(True))
-        finally:
-            self._lanes.release(self._lane)
 
 
 class PostgresBackend(Backend):
@@ -293,24 +160,24 @@ class PostgresBackend(Backend):
             tries += 1
 
     async def write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
-        session = await self.begin()
+        transaction = await self.begin()
         try:
-            numbers = await session.run_many(prepared, parameters)
+            numbers = await transaction.run_many(prepared, parameters)
         except BaseException:
-            await session.rollback()
+            await transaction.rollback()
             raise
-        await session.commit()
+        await transaction.commit()
         return numbers
 
     async def back_up(self, target: Path) -> None:
         raise OperationError("the database is on a server: pg_dump makes a consistent copy of it")
 
-    async def begin(self) -> Session:
+    async def begin(self) -> BackendTransaction:
         tries = 1
         while True:
             lane = await self._lanes.acquire()
             try:
-                return await PostgresSession.begin(self._lanes, lane, self._engine)
+                return await PostgresTransaction.begin(self._lanes, lane, self._engine)
             except Exception:
                 if tries == TRIES or not lane.closed():
                     raise
@@ -332,10 +199,6 @@ def _horizon(table: Table) -> Statement[Any]:
             pg_is_in_recovery() AS standby
     """)  # noqa: S608  # the table's own name
     return Statement(table, core.columns(newest=BigInteger, writers=Text, standby=Boolean))
-
-
-def _reads(prepared: Prepared) -> bool:
-    return prepared.returns_rows and not prepared.is_insert
 
 
 def _again(lane: Lane, error: Exception, *, reads: bool) -> bool:

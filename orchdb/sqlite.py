@@ -8,7 +8,6 @@ overwrite rows that were acknowledged. A file is known by ``stat`` and by what S
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import sqlite3
@@ -21,10 +20,10 @@ from urllib.parse import quote
 
 from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, Table, event
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from orchdb import versions
-from orchdb.backend import Backend, Durability, Horizon, Outcome, Session
+from orchdb.backend import Backend, BackendTransaction, Durability, Horizon, Outcome
 from orchdb.backup import back_up, backed_up_beside
 from orchdb.connections import ShieldedConnection, part_of_transaction
 from orchdb.errors import OperationError, sqlite_code
@@ -103,16 +102,31 @@ class ManyRows(Work):
         return list(_last_ids(len(self._parameters), connection))
 
 
-class InTransaction(Work):
-    """Work inside the caller's transaction: refused when an earlier failure has already ended it."""
+class Script(Work):
+    """Statements that give nothing back."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, statements: Sequence[str]) -> None:
+        self._statements = statements
+
+    def __call__(self, connection: sqlite3.Connection) -> None:
+        for statement in self._statements:
+            connection.execute(statement).close()
+
+
+class InTransaction(Work):
+    """Work inside the caller's transaction, behind its savepoint.
+
+    It is refused when an earlier failure has ended the transaction: ``SAVEPOINT`` would begin a new one.
+    """
+
+    def __init__(self, work: Work, before: Sequence[str] = ()) -> None:
         self._work = work
-        self.several = work.several
+        self._before = Script(before)
 
     def __call__(self, connection: sqlite3.Connection) -> Any:
         if not connection.in_transaction:
             raise OperationError(_ENDED)
+        self._before(connection)
         return self._work(connection)
 
 
@@ -126,44 +140,42 @@ class Check(Work):
         self._watch.check()
 
 
-class SqliteSession(Session):
+class SqliteTransaction(BackendTransaction):
     """A transaction that holds the writer's connection."""
 
-    def __init__(self, writer: Writer, face: AsyncConnection, watch: Watch) -> None:
+    def __init__(self, writer: Writer, engine: AsyncEngine, watch: Watch) -> None:
         self._writer = writer
+        self._engine = engine
         self._lane = writer.lane
         self._watch = watch
-        self._savepoints: list[AsyncTransaction] = []
-        self.connection = face
 
-    async def run(self, prepared: Prepared, parameters: Parameters) -> Outcome:
-        outcome: Outcome = await self._call(OneStatement(prepared, parameters))
+    def caller_connection(self, step: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]) -> AsyncConnection:
+        return part_of_transaction(self._engine, self._lane.connection, step, shielded=True)
+
+    async def run(self, prepared: Prepared, parameters: Parameters, before: Sequence[str] = ()) -> Outcome:
+        outcome: Outcome = await self._call(OneStatement(prepared, parameters), before)
         return outcome
 
-    async def run_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
-        numbers: list[int] = await self._call(ManyRows(prepared, parameters))
+    async def run_many(
+        self, prepared: Prepared, parameters: Sequence[Parameters], before: Sequence[str] = ()
+    ) -> list[int]:
+        numbers: list[int] = await self._call(ManyRows(prepared, parameters), before)
         return numbers
 
-    async def _call(self, work: Work) -> Any:
+    async def script(self, statements: Sequence[str]) -> None:
+        if statements:
+            await self._call(Script(statements))
+
+    async def _call(self, work: Work, before: Sequence[str] = ()) -> Any:
         try:
-            return await self._lane.call(InTransaction(work))
+            return await self._lane.call(InTransaction(work, before))
         except sqlite3.DatabaseError as error:
             self._watch.saw(error)
             raise
 
-    async def begin_savepoint(self) -> None:
-        await to_the_end(self._begin_savepoint())
-
-    async def _begin_savepoint(self) -> None:
-        self._savepoints.append(await self._lane.connection.begin_nested())
-
-    async def end_savepoint(self, *, commit: bool) -> None:
-        savepoint = self._savepoints.pop()
-        if commit:
-            await to_the_end(savepoint.commit())
-            return
-        with contextlib.suppress(OperationError):  # the whole transaction has been rolled back
-            await to_the_end(savepoint.rollback())
+    def interrupt(self) -> bool:
+        self._lane.interrupt()
+        return True
 
     async def commit(self) -> None:
         try:
@@ -173,17 +185,13 @@ class SqliteSession(Session):
         except BaseException:
             await self.rollback()
             raise
-        self._end()
+        self._writer.release()
 
     async def rollback(self) -> None:
         try:
             await to_the_end(self._lane.connection.rollback())
         finally:
-            self._end()
-
-    def _end(self) -> None:
-        self.connection.sync_connection = None  # whoever kept tx.conn must not reach the writer's connection
-        self._writer.release()
+            self._writer.release()
 
 
 class SqliteBackend(Backend):
@@ -297,7 +305,7 @@ class SqliteBackend(Backend):
         numbers: list[int] = await self._writer.run(ManyRows(prepared, parameters))
         return numbers
 
-    async def begin(self) -> Session:
+    async def begin(self) -> BackendTransaction:
         lane = await self._writer.acquire()
         try:
             self._watch.check()
@@ -305,8 +313,7 @@ class SqliteBackend(Backend):
         except BaseException:
             self._writer.release()
             raise
-        face = part_of_transaction(self._write_engine, lane.connection, shielded=True)
-        return SqliteSession(self._writer, face, self._watch)
+        return SqliteTransaction(self._writer, self._write_engine, self._watch)
 
     async def _begin(self, connection: AsyncConnection) -> None:
         """Take the write lock: short tries, with pauses in which the caller can be cancelled."""

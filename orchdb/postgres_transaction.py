@@ -1,0 +1,100 @@
+"""A transaction on a Postgres server."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Self
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from orchdb.backend import BackendTransaction, Outcome
+from orchdb.connections import part_of_transaction
+from orchdb.errors import OperationError
+from orchdb.lanes import Lane, Lanes
+from orchdb.shielding import to_the_end
+from orchdb.statements import Parameters, Prepared
+
+
+class PostgresTransaction(BackendTransaction):
+    """A transaction on a lane of its own.
+
+    Postgres ends a transaction in which a statement failed, so each needs a savepoint to be undone to.
+    """
+
+    first_savepoint = "orchdb_begin"
+
+    def __init__(self, lanes: Lanes, lane: Lane, engine: AsyncEngine) -> None:
+        self._lanes = lanes
+        self._lane = lane
+        self._engine = engine
+        self._over = False
+
+    @classmethod
+    async def begin(cls, lanes: Lanes, lane: Lane, engine: AsyncEngine) -> Self:
+        """Begin the transaction; if that fails, the lane is released."""
+        transaction = cls(lanes, lane, engine)
+        try:
+            await lane.set_autocommit(False)
+            await lane.connection.begin()
+            await lane.connection.exec_driver_sql(f"SAVEPOINT {cls.first_savepoint}")  # which sends BEGIN, too
+        except BaseException:
+            await transaction.rollback()
+            raise
+        return transaction
+
+    def caller_connection(self, step: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]) -> AsyncConnection:
+        return part_of_transaction(self._engine, self._lane.connection, step, shielded=False)
+
+    async def run(self, prepared: Prepared, parameters: Parameters, before: Sequence[str] = ()) -> Outcome:
+        await self.script(before)
+        return await self._lane.run(prepared, parameters)
+
+    async def run_many(
+        self, prepared: Prepared, parameters: Sequence[Parameters], before: Sequence[str] = ()
+    ) -> list[int]:
+        await self.script(before)
+        return await self._lane.run_many(prepared, parameters)
+
+    async def script(self, statements: Sequence[str]) -> None:
+        if not statements:
+            return
+        if self._lane.closed():
+            raise OperationError("an earlier failure has ended the transaction")
+        # To the end: a savepoint takes no time, and half of a script would leave the others wrong.
+        await to_the_end(self._lane.script("; ".join(statements)))
+
+    def interrupt(self) -> bool:
+        return False
+
+    async def commit(self) -> None:
+        try:
+            # In a transaction that has failed COMMIT would roll back and say nothing; this fails there.
+            await self.script(["SAVEPOINT orchdb_end"])
+            await self._lane.connection.commit()
+        except BaseException:
+            await self.rollback()
+            raise
+        await self._end()
+
+    async def rollback(self) -> None:
+        try:
+            await to_the_end(self._rollback())
+        finally:
+            await self._end()
+
+    async def _rollback(self) -> None:
+        try:
+            await self._lane.connection.rollback()
+        except Exception:  # the server rolls back a connection that ends
+            return
+
+    async def _end(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        try:
+            # One that could not be rolled back is thrown away: to set it anew would fail in place of what led here.
+            if not self._lane.closed() and self._lane.idle():
+                await to_the_end(self._lane.set_autocommit(True))
+        finally:
+            self._lanes.release(self._lane)
