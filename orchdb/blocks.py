@@ -185,9 +185,11 @@ class Block:
                 result = await self._undone_if_it_raises(call, changes=changes)
             finally:
                 self._give()
-        except BaseException:
+        except BaseException as error:
             if self._stopped is None or self._stopped.task is not task:
                 raise
+            if isinstance(error, asyncio.CancelledError) and not self._stopped.cancelled:
+                raise  # somebody else wanted that, before
         else:
             if self._stopped is None or self._stopped.task is not task:
                 return result
@@ -215,8 +217,10 @@ class Block:
             return []
         last, scope.savepoint, scope.changed = scope.savepoint, f"orchdb_{next(self._numbers)}", False
         new = f"SAVEPOINT {scope.savepoint}"
-        # Beside statements of the caller's nothing is released: that would take the caller's own savepoints along.
-        return [new] if last is None or self._own_statements else [f"RELEASE SAVEPOINT {last}", new]
+        # Beside statements of the caller's nothing is released: that would take the caller's own savepoints along. The
+        # first one stays to the end, as a proof that it is still the same transaction.
+        stays = last in (None, self.transaction.first_savepoint) or self._own_statements
+        return [new] if stays else [f"RELEASE SAVEPOINT {last}", new]
 
     async def _undo(self, scope: Scope) -> None:
         """Undo what has been done in the scope since its savepoint."""
@@ -231,6 +235,7 @@ class Block:
 
         async def begin(before: Sequence[str]) -> Scope:
             await self.transaction.script(before)
+            scope.check()  # its end has begun meanwhile, and refused what was in it
             part = Scope(self)
             self._scopes.append(part)
             return part

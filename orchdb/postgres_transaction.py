@@ -46,30 +46,32 @@ class PostgresTransaction(BackendTransaction):
         return part_of_transaction(self._engine, self._lane.connection, step, shielded=False)
 
     async def run(self, prepared: Prepared, parameters: Parameters, before: Sequence[str] = ()) -> Outcome:
-        await self.script(before)
+        await self._ready(before)
         return await self._lane.run(prepared, parameters)
 
     async def run_many(
         self, prepared: Prepared, parameters: Sequence[Parameters], before: Sequence[str] = ()
     ) -> list[int]:
-        await self.script(before)
+        await self._ready(before)
         return await self._lane.run_many(prepared, parameters)
 
     async def script(self, statements: Sequence[str]) -> None:
-        if not statements:
-            return
-        if self._lane.closed():
-            raise OperationError("an earlier failure has ended the transaction")
-        # To the end: a savepoint takes no time, and half of a script would leave the others wrong.
-        await to_the_end(self._lane.script("; ".join(statements)))
+        await self._ready(statements)
+
+    async def _ready(self, before: Sequence[str]) -> None:
+        if self._lane.closed() or self._lane.idle():  # psycopg would begin a new one by itself
+            raise OperationError("the transaction was ended by an earlier failure or statement")
+        if before:
+            # To the end: a savepoint takes no time, and half of a script would leave the others wrong.
+            await to_the_end(self._lane.script("; ".join(before)))
 
     def interrupt(self) -> bool:
         return False
 
     async def commit(self) -> None:
         try:
-            # In a transaction that has failed COMMIT would roll back and say nothing; this fails there.
-            await self.script(["SAVEPOINT orchdb_end"])
+            # In a transaction that has failed COMMIT would roll back and say nothing; this fails there, and in another.
+            await self.script([f"RELEASE SAVEPOINT {self.first_savepoint}"])
             await self._lane.connection.commit()
         except BaseException:
             await self.rollback()

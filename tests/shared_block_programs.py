@@ -128,13 +128,10 @@ class Program:
 
     async def _do(self, part: Part, step: Step) -> None:
         match step.kind:
-            case "log" | "bulk" | "own" | "refused" | "refused bulk" | "read":
-                await self._call(part, step)
             case "impatient":
                 await self._impatient(part, step)
             case "pause":
-                for _ in range(step.number):
-                    await asyncio.sleep(0.0005 if step.number > 3 else 0)
+                await _pause(step.number)
             case "fail":
                 raise FailedError
             case "cancel":
@@ -148,7 +145,7 @@ class Program:
                 for steps in step.tasks:
                     self._begin(part, steps)
             case _:
-                raise AssertionError(step)
+                await self._call(part, step)
 
     def _begin(self, part: Part, steps: Sequence[Step]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(self._steps(part, steps))
@@ -192,15 +189,15 @@ class Program:
     def _statement(self, tx: Transaction, kind: str) -> tuple[list[str], Awaitable[Any]]:
         """The rows of a call, and the call."""
         rows = [self._row() for _ in range(ROWS if "bulk" in kind else 1)]
-        line = {"log_level": "INFO", "component": self._name}
+        lines: list[Any] = [{"log_level": "INFO", "component": self._name, "message": row} for row in rows]
         match kind:
             case "bulk":
-                return rows, tx.create_system_logs([{**line, "message": row} for row in rows])  # type: ignore[typeddict-item]
+                return rows, tx.create_system_logs(lines)
             case "refused bulk":
-                items: Any = [{**line, "message": row} for row in rows]
-                return [], _refused_bulk(tx, items)
+                lines = [{"log_level": "INFO", "log_type": "milestone", "message": row} for row in rows]
+                return [], tx.create_agent_logs([line | {"agent_id": NO_ROW} for line in lines])
             case "own":
-                return rows, tx.conn.execute(insert(system_logs).values(**line, message=rows[0]))
+                return rows, tx.conn.execute(insert(system_logs).values(lines))
             case "refused":
                 return [], tx.create_agent(NO_ROW, rows[0])
             case "read":
@@ -213,7 +210,6 @@ class Program:
         return f"row {self._rows}"
 
 
-async def _refused_bulk(tx: Transaction, lines: list[dict[str, Any]]) -> None:
-    """Rows of which the last one has no parent."""
-    agent = {"agent_id": NO_ROW, "log_type": "milestone"}
-    await tx.create_agent_logs([{**agent, "log_level": line["log_level"], "message": line["message"]} for line in lines])  # type: ignore[typeddict-item]
+async def _pause(turns: int) -> None:
+    for _ in range(turns):
+        await asyncio.sleep(0.0005 if turns > 3 else 0)
