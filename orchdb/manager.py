@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +51,9 @@ class Transaction(Operations):
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """A part of the transaction that is undone alone if its block raises: a savepoint."""
         return self._savepoint()
+
+    def _as_one(self) -> AbstractAsyncContextManager[Transaction]:
+        return nullcontext(self)
 
     @asynccontextmanager
     async def _savepoint(self) -> AsyncGenerator[Transaction]:
