@@ -134,13 +134,18 @@ async def test_a_move_that_another_has_undone_does_not_count(db: DatabaseManager
     first, second = await line_of(db, 2)
     await db.update_agent(second, parent_agent_id=None)
     async with DatabaseManager(target.url) as other:
-        with pytest.raises(RuntimeError):
+
+        async def undone() -> None:
             async with db.transaction() as tx:
                 await tx.update_agent(first, parent_agent_id=second)
-                move = asyncio.create_task(other.update_agent(second, parent_agent_id=first))
+                moves.append(asyncio.create_task(other.update_agent(second, parent_agent_id=first)))
                 await asyncio.sleep(0)
                 raise RuntimeError
-        assert await move is True
+
+        moves: list[asyncio.Task[bool]] = []
+        with pytest.raises(RuntimeError):
+            await undone()
+        assert await moves[0] is True
     assert await parents(db) == {first: None, second: first}
 
 

@@ -81,8 +81,8 @@ class TableOperations(ABC):
     ) -> bool:
         """Change the parent of one row, and what else the statement changes, but never in a circle.
 
-        The statement looks at all ancestors, so everyone who changes a parent does so in turn: two of them at once would
-        not see each other's change.
+        The statement looks at all ancestors, so everyone who changes a parent does so in turn: two of them at once
+        would not see each other's change.
         """
         if not self._verbs.check(operation, statement, values):
             return False
