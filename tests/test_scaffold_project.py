@@ -160,7 +160,7 @@ def test_the_wheel_is_what_runs_and_holds_the_templates(project: Path, installed
 def test_the_smoke_test_and_the_import_check_run_with_python(project: Path, installed: Path) -> None:
     assert "✓ Total agents: 1" in run_python("test_db_smoke.py", folder=project, installed=installed)
     assert run_python("-c", IMPORT_CHECK, folder=project, installed=installed) == "✓ Import successful\n"
-    assert (project / "orchestrator.db").exists()
+    assert (project / "data" / "orchestrator.db").exists()
 
 
 def test_the_snippets_and_the_inspection_run_unchanged(project: Path, installed: Path) -> None:
@@ -182,7 +182,7 @@ def test_both_ways_of_importing_work_with_and_without_package_files(
         (project / package / "__init__.py").write_text("")
     script = "from adw_modules.adw_database import DatabaseManager\nprint(DatabaseManager())\n"
     (project / "adws" / "adw_plan.py").write_text(script)
-    expected = f"DatabaseManager('sqlite+aiosqlite:///{project / 'orchestrator.db'}')\n"
+    expected = f"DatabaseManager('sqlite+aiosqlite:///{project / 'data' / 'orchestrator.db'}')\n"
     assert run_python("adws/adw_plan.py", folder=project, installed=installed) == expected
     assert run_python("adw_plan.py", folder=project / "adws", installed=installed) == expected
     for name in ("adws.adw_database", "adws.adw_modules.adw_database"):
@@ -195,7 +195,7 @@ def test_the_wrapper_runs_by_itself_from_anywhere(project: Path, installed: Path
     for arguments, folder in (([str(wrapper)], tmp_path), (["-m", "adws.adw_database"], project)):
         printed = run_python(*arguments, folder=folder, installed=installed)
         assert printed.endswith("is ready: 0 agent definitions\n")
-    assert (project / "orchestrator.db").exists()
+    assert (project / "data" / "orchestrator.db").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["my project"]
 
 
