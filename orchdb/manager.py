@@ -133,11 +133,14 @@ class DatabaseManager(Operations):
         return self._database
 
     @property
-    def conn(self) -> AsyncConnection | None:
+    def conn(self) -> AsyncConnection | Any:
         """A connection for the caller's own reading; ``None`` before ``connect()`` and after ``close()``.
 
         Each statement sees the newest committed state. It is never the connection that the manager writes on; for
         writes of your own there is ``tx.conn``.
+
+        Its type is ``AsyncConnection | Any``, where ``Any`` stands for ``None``: type checkers complete and check the
+        connection's names, and ask for no ``assert`` where it is open.
         """
         return self._database.connection
 
