@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
@@ -109,7 +111,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if given:
         return Path(given).absolute()
     folder = tmp_path_factory.mktemp("dist")
-    if importlib.util.find_spec("hatchling"):
+    if importlib.util.find_spec("hatchling") and importlib.util.find_spec("hatch_fancy_pypi_readme"):
         build = ["-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     else:
         build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), "."]
@@ -155,6 +157,16 @@ def test_the_wheel_is_what_runs_and_holds_the_templates(project: Path, installed
     arguments = ("-m", "orchdb", "scaffold", ".", "--dry-run")
     plan = run_python(*arguments, folder=project, installed=installed)
     assert plan.count("  keep ") == 3
+
+
+def test_the_page_of_a_package_index_refers_to_nothing_that_is_not_there(installed: Path) -> None:
+    (file,) = installed.glob("orchdb-*.dist-info/METADATA")
+    page = message_from_bytes(file.read_bytes()).get_payload()
+    assert isinstance(page, str)
+    assert page.startswith("# orchdb\n")
+    assert "`SECURITY.md`" in page
+    targets = re.findall(r"\]\(([^)]*)\)|(?:src|href)=\"([^\"]*)", page)
+    assert [target for pair in targets for target in pair if target and not target.startswith("https://")] == []
 
 
 def test_the_smoke_test_and_the_import_check_run_with_python(project: Path, installed: Path) -> None:
