@@ -274,5 +274,5 @@ def test_without_the_extra_the_command_line_says_what_to_install(
     with pytest.raises(SystemExit, match="1"):
         main()
     message = capsys.readouterr().err
-    assert "install orchdb[cli]" in message
+    assert "install 'orchdb[cli]'" in message
     assert message.count("\n") == 1

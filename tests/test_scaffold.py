@@ -472,9 +472,9 @@ def test_the_command_explains_a_wrong_configuration_in_one_line(tmp_path: Path) 
 def test_without_the_extra_the_scaffold_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "jinja2" else find(name))
-    with pytest.raises(OperationError, match=r"install orchdb\[scaffold\]"):
+    with pytest.raises(OperationError, match=r"install 'orchdb\[scaffold\]'"):
         ScaffoldService(tmp_path)
     result = run(tmp_path)
     assert result.exit_code == 1
-    assert "install orchdb[scaffold]" in result.stderr
+    assert "install 'orchdb[scaffold]'" in result.stderr
     assert result.stderr.count("\n") == 1

@@ -89,7 +89,7 @@ class ScaffoldService:
 
     def __init__(self, folder: str | os.PathLike[str] = ".") -> None:
         if any(importlib.util.find_spec(name) is None for name in ("jinja2", "yaml")):
-            raise OperationError("scaffolding needs Jinja2 and PyYAML: install orchdb[scaffold]")
+            raise OperationError("scaffolding needs Jinja2 and PyYAML: pip install 'orchdb[scaffold]'")
         self.folder = _checked_folder(folder)
 
     def build_plan(self, config: Configuration | str | os.PathLike[str] | None = None) -> Plan:
