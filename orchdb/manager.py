@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -59,6 +59,9 @@ class Transaction(Operations):
             OperationError: A part of another task stayed open for longer than ``lock_timeout``.
         """
         return self._part()
+
+    def _as_one(self) -> AbstractAsyncContextManager[Transaction]:
+        return nullcontext(self)
 
     @asynccontextmanager
     async def _part(self) -> AsyncGenerator[Transaction]:
@@ -138,11 +141,14 @@ class DatabaseManager(Operations):
         return self._database
 
     @property
-    def conn(self) -> AsyncConnection | None:
+    def conn(self) -> AsyncConnection | Any:
         """A connection for the caller's own reading; ``None`` before ``connect()`` and after ``close()``.
 
         Each statement sees the newest committed state. It is never the connection that the manager writes on; for
         writes of your own there is ``tx.conn``.
+
+        Its type is ``AsyncConnection | Any``, where ``Any`` stands for ``None``: type checkers complete and check the
+        connection's names, and ask for no ``assert`` where it is open.
         """
         return self._database.connection
 

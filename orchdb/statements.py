@@ -158,6 +158,8 @@ class TableStatements(Generic[Row]):
         self.table = table
         self._living: list[ColumnElement[bool]] = [table.c.deleted_at.is_(None)] if "deleted_at" in table.c else []
         self.columns = frozenset(table.c.keys())
+        self.parent = next((key.parent.name for key in table.foreign_keys if key.column.table is table), "")
+        """The column that names another row of the table as the one above; empty if there is none."""
         # Each shape is built once; how many there are is bounded by the tables' columns, and the caches by their size.
         self.one = lru_cache(maxsize=8)(self._one)
         self.page = lru_cache(maxsize=512)(self._page)
@@ -168,6 +170,7 @@ class TableStatements(Generic[Row]):
         self.edge = lru_cache(maxsize=8)(self._edge)
         self.prune = lru_cache(maxsize=8)(self._prune)
         self.present = lru_cache(maxsize=8)(self._present)
+        self.circle = lru_cache(maxsize=8)(self._circle)
 
     def _one(self, include_deleted: bool = False) -> Statement[Row]:
         core = select(self.table).where(self._by_id(), *self._unless(include_deleted))
@@ -235,7 +238,7 @@ class TableStatements(Generic[Row]):
         added: tuple[str, ...] = (),
         deleted: bool = False,
     ) -> Statement[Row]:
-        """A change of one row, with the values as ``new_<column>``.
+        """A change of one row, with the values as ``new_<column>``; none that would make it its own ancestor.
 
         Args:
             names: Columns that take the value.
@@ -250,9 +253,26 @@ class TableStatements(Generic[Row]):
         amounts = {name: self._bind(f"new_{name}", name, required=True) for name in added}
         changes |= {name: total(columns[name], amount) for name, amount in amounts.items()}
         fits = [self._fits(name, amount) for name, amount in amounts.items()]
+        if self.parent in names:
+            fits.append(not_(self._is_above(changes[self.parent])))
         living = [columns.deleted_at.is_not(None)] if deleted else self._living
         core = update(self.table).where(self._by_id(), *living, *self._guard(guard), *fits).values(changes)
         return Statement(self.table, core, changes_one=guard is None)  # with a guard it often finds none
+
+    def _circle(self, guard: str | None = None) -> Statement[Row]:
+        """Whether the row is there, and the new parent would make it its own ancestor."""
+        above = self._is_above(self._bind(f"new_{self.parent}", self.parent))
+        return Statement(self.table, select(exists().where(self._by_id(), *self._living, *self._guard(guard), above)))
+
+    def _is_above(self, parent: ColumnElement[Any]) -> ColumnElement[bool]:
+        """Whether the row is this parent or one of its ancestors, deleted ones included."""
+        start, above = self.table.alias("start"), self.table.alias("above")
+        # Nested: sqlite3 does not count the rows that a statement changes which begins with WITH.
+        line = select(start.c.id).where(start.c.id == parent).cte("line", recursive=True, nesting=True)
+        step = select(above.c[self.parent]).join(line, above.c.id == line.c.id)
+        # UNION and not UNION ALL: another program may have made a circle, which would never end.
+        line = line.union(step.where(above.c[self.parent].is_not(None)))
+        return self.table.c.id.in_(select(line.c.id))
 
     def _edge(self, further: bool) -> Statement[Any]:
         """The position, time and id, of the row before a time that ends the next ``offset`` rows; ``further`` on."""

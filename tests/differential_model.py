@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -197,8 +197,17 @@ class Model:
         self._checked(table, new, changes, exists=bool(rows))
         if target is None:
             return False
+        if changes.get("parent_agent_id") is not None and target["id"] in self._line(new["parent_agent_id"]):
+            raise _MistakesError("InvalidValueError")
         rows[0].update({**new, **{name: check(table, name, new[name]) for name in kept}})
         return True
+
+    def _line(self, agent_id: str | None) -> Iterator[str]:
+        """The agent and its ancestors."""
+        parents = {row["id"]: row["parent_agent_id"] for row in self._tables["agents"]}
+        while agent_id is not None:
+            yield agent_id
+            agent_id = parents[agent_id]
 
     def _add(self, table: str, rows: list[Row], given: Row) -> bool:
         amounts = {"cost_usd": given.pop("usd")} if "usd" in given else given

@@ -114,3 +114,29 @@ async def taken(rows: AsyncIterator[Any], number: int) -> list[Any]:
     """The next ones that an async iterator gives."""
     async with asyncio.timeout(20):
         return [await anext(rows) for _ in range(number)]
+
+
+async def line_of(db: DatabaseManager, length: int) -> list[str]:
+    """Agents of which each is the parent of the next."""
+    definition = await db.create_orchestrator_agent("scout")
+    agents = [await db.create_agent(definition, "session-1")]
+    while len(agents) < length:
+        agents.append(await db.create_agent(definition, "session-1", parent_agent_id=agents[-1]))
+    return agents
+
+
+async def parents(db: DatabaseManager) -> dict[str, str | None]:
+    """The parent of each agent, deleted ones included."""
+    return {row["id"]: row["parent_agent_id"] for row in await db.list_agents(include_deleted=True)}
+
+
+async def has_circle(db: DatabaseManager) -> bool:
+    """Whether somebody is their own ancestor."""
+    above = await parents(db)
+    for start in above:
+        agent, steps = above[start], 0
+        while agent is not None and steps <= len(above):
+            agent, steps = above[agent], steps + 1
+        if agent is not None:
+            return True
+    return False

@@ -9,10 +9,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from sqlalchemy import make_url
 from typer.testing import CliRunner, Result
 
@@ -20,6 +20,7 @@ import orchdb
 from orchdb.cli import demo as demo_module
 from orchdb.cli import main
 from orchdb.cli.application import application
+from orchdb.cli.output import Output
 from tests.support import complaints
 
 TABLES = ("orchestrator_agents", "agents", "prompts", "agent_logs", "system_logs")
@@ -166,8 +167,72 @@ def test_an_unusable_place_is_one_line_without_a_password(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_every_time_that_the_demo_shows_is_utc(tmp_path: Path) -> None:
+    def second(moment: str) -> float:
+        hours, minutes, seconds = moment.split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+
+    began = datetime.now(UTC)
+    environment = {**os.environ, "TZ": "XYZ-11:30", "COLUMNS": "120"}
+    command = [sys.executable, "-m", "orchdb", "demo", "--db", str(tmp_path / "demo.db")]
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    took = (datetime.now(UTC) - began).total_seconds()
+    times = re.findall(r"\d\d:\d\d:\d\d\.\d+", shown)
+    assert len(times) > 20
+    ages = [(second(time) - second(f"{began:%H:%M:%S.%f}") + 0.001) % 86_400 for time in times]
+    assert max(ages) <= took + 0.001  # a time in the tables is cut to milliseconds
+    assert "UTC" in shown
+
+
+EVERY_OUTPUT = {
+    "demo": ("demo", "--db", ":memory:"),
+    "plan": ("scaffold", "project"),
+    "error": ("demo", "--db", "."),
+    "help": ("--help",),
+    "help of a command": ("demo", "--help"),
+    "version": ("--version",),
+    "wrong call": ("nothing",),
+}
+
+
+@pytest.mark.parametrize("arguments", EVERY_OUTPUT.values(), ids=EVERY_OUTPUT)
+def test_a_command_whose_reader_has_gone_ends_without_a_word(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with (tmp_path / "stderr").open("wb") as stderr:
+        both = writer if arguments in (EVERY_OUTPUT["error"], EVERY_OUTPUT["wrong call"]) else stderr
+        command = [sys.executable, "-W", "error", "-m", "orchdb", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, stdout=writer, stderr=both, check=False)
+    os.close(writer)
+    assert done.returncode > 0
+    assert complaints((tmp_path / "stderr").read_text()) == ""
+
+
+def test_a_demo_whose_reader_goes_in_the_middle_ends_without_a_word(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-m", "orchdb", "demo"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as demo:
+        assert demo.stdout is not None
+        assert demo.stderr is not None
+        while b"builder" not in demo.stdout.readline().partition(b"  ")[2]:  # several tasks are at work now
+            pass
+        demo.stdout.close()
+        assert complaints(demo.stderr.read().decode()) == ""
+    assert demo.returncode > 0
+
+
+def test_a_failure_of_several_agents_of_the_demo_at_once_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise orchdb.OperationError("the disk is full")
+
+    monkeypatch.setattr(orchdb.DatabaseManager, "update_prompt", fail)
+    monkeypatch.setattr(orchdb.Transaction, "update_prompt", fail)
+    assert one_line_error(run("demo", "--db", str(tmp_path / "demo.db"))) == "Error: the disk is full\n"
+
+
 def test_for_postgres_the_demo_shows_psql_and_no_password() -> None:
-    console = Console(record=True, width=80, quiet=False)
+    console = Output(record=True, width=80, quiet=False)
     url = make_url("postgresql+asyncpg://someone:secret@host/name")
     with console.capture() as capture:
         demo_module.show_place(url, "session", console)
@@ -209,5 +274,5 @@ def test_without_the_extra_the_command_line_says_what_to_install(
     with pytest.raises(SystemExit, match="1"):
         main()
     message = capsys.readouterr().err
-    assert "install orchdb[cli]" in message
+    assert "install 'orchdb[cli]'" in message
     assert message.count("\n") == 1

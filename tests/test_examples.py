@@ -95,6 +95,12 @@ def test_the_three_snippets_run_one_after_the_other(tmp_path: Path) -> None:
     ]
 
 
+def test_your_own_sql_stands_beside_the_operations(tmp_path: Path) -> None:
+    for run in (1, 2):
+        done = run_example("own_queries.py", folder=tmp_path)
+        assert (done.returncode, done.stdout) == (0, "executing: looks at the tests\n" * run), done.stderr
+
+
 def test_a_second_run_of_the_first_snippet_meets_the_unique_name(tmp_path: Path) -> None:
     run_example("basic_context_manager.py", folder=tmp_path)
     again = run_example("basic_context_manager.py", folder=tmp_path)

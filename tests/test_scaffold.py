@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import runpy
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import orchdb.scaffold
 from orchdb import InvalidValueError, OperationError
 from orchdb.cli.application import application
 from orchdb.scaffold import TEMPLATES, Plan, PlannedFile, ScaffoldService
+from tests.old_files import OldFile
 
 MODULE = "adws/adw_modules/adw_database.py"
 WRAPPER = "adws/adw_database.py"
@@ -72,9 +75,23 @@ def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
     assert state(tmp_path) == before
 
 
-def test_the_data_folder_ignores_the_database_and_its_companions(tmp_path: Path) -> None:
-    generate(tmp_path)
-    assert (tmp_path / IGNORED).read_text().split() == ["*.db", "*.db-wal", "*.db-shm"]
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not here")
+async def test_git_ignores_the_default_database_with_all_that_lies_beside_it(tmp_path: Path) -> None:
+    def seen() -> list[str]:
+        status = ["git", "status", "--porcelain", "--untracked-files=all"]
+        shown = subprocess.run(status, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        return sorted(line[3:] for line in shown.splitlines())
+
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    made = generate(tmp_path)
+    before = seen()
+    assert before == sorted(EVERY_FILE)
+    OldFile(made["DATABASE"])  # it is upgraded, and what it was is kept beside it
+    async with made["DatabaseManager"]() as db:
+        await db.create_system_log("INFO", "test", "one")
+        names = {path.name for path in (tmp_path / "data").iterdir()}
+        assert names > {"orchestrator.db", "orchestrator.db-wal", "orchestrator.db-shm"}
+        assert seen() == before
 
 
 def test_a_changed_file_is_overwritten_only_by_force(tmp_path: Path) -> None:
@@ -153,8 +170,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 
 
 @pytest.mark.parametrize("config", [None, {}, {"database": None}, {"database": {"path": None}}, {"project": {"a": 1}}])
-def test_without_a_path_the_database_is_orchestrator_db_in_the_project(tmp_path: Path, config: Any) -> None:
-    assert generate(tmp_path, config)["DATABASE"] == tmp_path / "orchestrator.db"
+def test_without_a_path_the_database_is_in_the_data_folder_of_the_project(tmp_path: Path, config: Any) -> None:
+    assert generate(tmp_path, config)["DATABASE"] == tmp_path / "data" / "orchestrator.db"
 
 
 @pytest.mark.parametrize(
@@ -214,6 +231,26 @@ def test_the_configuration_can_be_a_file(tmp_path: Path) -> None:
     file.write_text("")
     service = ScaffoldService(tmp_path / "empty")
     assert service.build_plan(file).paths("create") == EVERY_FILE
+
+
+def test_by_default_the_configuration_is_the_projects_own(tmp_path: Path) -> None:
+    (tmp_path / "config.yml").write_text("database: {path: state/own.db}")
+    assert generate(tmp_path)["DATABASE"] == tmp_path / "state" / "own.db"
+    assert generate(tmp_path / "other")["DATABASE"] == tmp_path / "other" / "data" / "orchestrator.db"
+    service = ScaffoldService(tmp_path)
+    assert service.build_plan({}).paths("overwrite") == (MODULE,), "what is given wins, though it is empty"
+    (tmp_path / "config.yml").write_text("project: {name: without a database}")
+    service.apply(service.build_plan(), force=True)
+    assert service.build_plan({}).paths("overwrite") == ()
+
+
+def test_the_projects_own_configuration_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "config.yml"
+    file.write_text("database: postgres")
+    with pytest.raises(InvalidValueError, match=r"^config\.database: ") as failure:
+        ScaffoldService(tmp_path).build_plan()
+    assert str(file) in str(failure.value)
+    assert failure.value.column == "config.database"
 
 
 @pytest.mark.parametrize(
@@ -398,6 +435,10 @@ def test_the_command_shows_the_plan_and_does_it(tmp_path: Path) -> None:
     again = run(project, "--config", config)
     assert again.exit_code == 0
     assert again.stdout.count("  keep ") == 3
+    config.rename(project / "config.yml")
+    by_itself = run(project)
+    assert by_itself.stdout.count("  keep ") == 3
+    assert f"configured by {project / 'config.yml'}" in by_itself.stdout
 
 
 def test_the_command_leaves_a_changed_file_and_says_so(tmp_path: Path) -> None:
@@ -431,9 +472,9 @@ def test_the_command_explains_a_wrong_configuration_in_one_line(tmp_path: Path) 
 def test_without_the_extra_the_scaffold_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "jinja2" else find(name))
-    with pytest.raises(OperationError, match=r"install orchdb\[scaffold\]"):
+    with pytest.raises(OperationError, match=r"install 'orchdb\[scaffold\]'"):
         ScaffoldService(tmp_path)
     result = run(tmp_path)
     assert result.exit_code == 1
-    assert "install orchdb[scaffold]" in result.stderr
+    assert "install 'orchdb[scaffold]'" in result.stderr
     assert result.stderr.count("\n") == 1

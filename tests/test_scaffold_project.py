@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
@@ -109,7 +111,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if given:
         return Path(given).absolute()
     folder = tmp_path_factory.mktemp("dist")
-    if importlib.util.find_spec("hatchling"):
+    if importlib.util.find_spec("hatchling") and importlib.util.find_spec("hatch_fancy_pypi_readme"):
         build = ["-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     else:
         build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), "."]
@@ -157,10 +159,20 @@ def test_the_wheel_is_what_runs_and_holds_the_templates(project: Path, installed
     assert plan.count("  keep ") == 3
 
 
+def test_the_page_of_a_package_index_refers_to_nothing_that_is_not_there(installed: Path) -> None:
+    (file,) = installed.glob("orchdb-*.dist-info/METADATA")
+    page = message_from_bytes(file.read_bytes()).get_payload()
+    assert isinstance(page, str)
+    assert page.startswith("# orchdb\n")
+    assert "`SECURITY.md`" in page
+    targets = re.findall(r"\]\(([^)]*)\)|(?:src|href)=\"([^\"]*)", page)
+    assert [target for pair in targets for target in pair if target and not target.startswith("https://")] == []
+
+
 def test_the_smoke_test_and_the_import_check_run_with_python(project: Path, installed: Path) -> None:
     assert "✓ Total agents: 1" in run_python("test_db_smoke.py", folder=project, installed=installed)
     assert run_python("-c", IMPORT_CHECK, folder=project, installed=installed) == "✓ Import successful\n"
-    assert (project / "orchestrator.db").exists()
+    assert (project / "data" / "orchestrator.db").exists()
 
 
 def test_the_snippets_and_the_inspection_run_unchanged(project: Path, installed: Path) -> None:
@@ -182,7 +194,7 @@ def test_both_ways_of_importing_work_with_and_without_package_files(
         (project / package / "__init__.py").write_text("")
     script = "from adw_modules.adw_database import DatabaseManager\nprint(DatabaseManager())\n"
     (project / "adws" / "adw_plan.py").write_text(script)
-    expected = f"DatabaseManager('sqlite+aiosqlite:///{project / 'orchestrator.db'}')\n"
+    expected = f"DatabaseManager('sqlite+aiosqlite:///{project / 'data' / 'orchestrator.db'}')\n"
     assert run_python("adws/adw_plan.py", folder=project, installed=installed) == expected
     assert run_python("adw_plan.py", folder=project / "adws", installed=installed) == expected
     for name in ("adws.adw_database", "adws.adw_modules.adw_database"):
@@ -195,7 +207,7 @@ def test_the_wrapper_runs_by_itself_from_anywhere(project: Path, installed: Path
     for arguments, folder in (([str(wrapper)], tmp_path), (["-m", "adws.adw_database"], project)):
         printed = run_python(*arguments, folder=folder, installed=installed)
         assert printed.endswith("is ready: 0 agent definitions\n")
-    assert (project / "orchestrator.db").exists()
+    assert (project / "data" / "orchestrator.db").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["my project"]
 
 

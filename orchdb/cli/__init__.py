@@ -11,7 +11,7 @@ def main() -> None:
     missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
     if missing:
         print(  # noqa: T201  # without Rich there is nothing nicer
-            f"orchdb: the command line needs {' and '.join(missing)}: install orchdb[cli]", file=sys.stderr
+            f"orchdb: the command line needs {' and '.join(missing)}: pip install 'orchdb[cli]'", file=sys.stderr
         )
         raise SystemExit(1)
     from orchdb.cli.application import application  # noqa: PLC0415  # only now it is known to be there

@@ -8,13 +8,13 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
-from rich.console import Console
 
 from orchdb import OrchdbError, __version__
 from orchdb.cli.demo import demo
+from orchdb.cli.output import Output
 from orchdb.cli.scaffolding import scaffold
 
 COMMANDS: tuple[Callable[..., None], ...] = (demo, scaffold)
@@ -27,11 +27,21 @@ def explained(command: Callable[..., None]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         try:
             command(**values)
-        except OrchdbError as error:
-            Console(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        except (OrchdbError, ExceptionGroup) as failure:
+            error = _first(failure)
+            if not isinstance(error, OrchdbError):
+                raise error from None
+            Output(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(1) from None
 
     return run
+
+
+def _first(failure: Exception) -> Exception:
+    """The first failure of tasks that ran at the same time: those of the others mostly have the same cause."""
+    while isinstance(failure, ExceptionGroup):
+        failure = cast("ExceptionGroup[Exception]", failure).exceptions[0]
+    return failure
 
 
 def _print_version(wanted: bool) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy import URL
 
 from orchdb.cli.demo_session import play
+from orchdb.cli.output import Output
 from orchdb.location import MEMORY, resolve
 from orchdb.manager import DatabaseManager
 from orchdb.rows import AgentLogRow, AgentRow, PromptRow
@@ -35,22 +35,23 @@ def demo(
     ] = DEFAULT_FILE,
 ) -> None:
     """Play a small session of several agents that work at the same time, and show what was stored."""
-    asyncio.run(_demo(resolve(db), Console()))
+    asyncio.run(_demo(resolve(db), Output()))
 
 
-async def _demo(url: URL, console: Console) -> None:
+async def _demo(url: URL, console: Output) -> None:
     def say(name: str, what: str) -> None:
-        console.print(f"[dim]{datetime.now():%H:%M:%S.%f}[/]  [cyan]{name:<16}[/] {what}", highlight=False)
+        console.print(f"[dim]{datetime.now(UTC):%H:%M:%S.%f}[/]  [cyan]{name:<16}[/] {what}", highlight=False)
 
     async with DatabaseManager(url) as db:
-        console.print("[bold]A planner, three builders at the same time, a reviewer[/] (no model is called)\n")
+        console.print("[bold]A planner, three builders at the same time, a reviewer[/]")
+        console.print("No model is called; times are UTC.\n")
         session = await play(db, say)
         console.print(f"\n[bold]What was stored[/] in session {session}\n", highlight=False)
         await _show_rows(db, session, console)
     show_place(url, session, console)
 
 
-async def _show_rows(db: DatabaseManager, session: str, console: Console) -> None:
+async def _show_rows(db: DatabaseManager, session: str, console: Output) -> None:
     agents = list(reversed(await db.list_agents(session)))
     names: dict[str, str] = {}
     prompts: list[PromptRow] = []
@@ -67,7 +68,7 @@ async def _show_rows(db: DatabaseManager, session: str, console: Console) -> Non
 
 
 def _agents_table(agents: list[AgentRow], names: dict[str, str]) -> Table:
-    table = _table("agents", "name", "status", "started_at", "completed_at", "$ cost_usd")
+    table = _table("agents", "name", "status", "started_at (UTC)", "completed_at (UTC)", "$ cost_usd")
     for agent in agents:
         started, completed = agent["started_at"] or "", agent["completed_at"] or ""
         table.add_row(
@@ -109,7 +110,7 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def show_place(url: URL, session: str, console: Console) -> None:
+def show_place(url: URL, session: str, console: Output) -> None:
     """Say where the rows are, and print commands that can be copied: unwrapped, and quoted for the shell."""
     if url.database == MEMORY:
         console.print("[bold]Where:[/] in memory, so it is gone now.")

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from orchdb.cli.output import Output
 from orchdb.scaffold import Plan, ScaffoldService
 
 REMARKS = {"create": "new", "keep": "is the same already", "overwrite": "differs"}
@@ -17,7 +17,11 @@ def scaffold(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The project; it is made if it is missing.")],
     config: Annotated[
         Path | None,
-        typer.Option("--config", metavar="FILE", help="A YAML file; database.path says where the database is."),
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="A YAML file; database.path says where the database is. By default config.yml in FOLDER.",
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that differ.")] = False,
@@ -25,7 +29,7 @@ def scaffold(
     """Write the database module that a project carries: adws/ and data/.gitignore."""
     service = ScaffoldService(folder)
     plan = service.build_plan(config)
-    console = Console()
+    console = Output()
     _show(plan, console, force=force)
     if dry_run:
         console.print("Nothing was written.")
@@ -33,12 +37,13 @@ def scaffold(
     refused = service.apply(plan, force=force).refused
     if refused:
         remark = f"Left as it is, because it differs: {', '.join(refused)}. With --force it is overwritten."
-        Console(stderr=True).print(remark, style="red", markup=False, highlight=False, soft_wrap=True)
+        Output(stderr=True).print(remark, style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1)
 
 
-def _show(plan: Plan, console: Console, *, force: bool) -> None:
-    console.print(f"{plan.folder}", highlight=False, markup=False, soft_wrap=True)
+def _show(plan: Plan, console: Output, *, force: bool) -> None:
+    source = f" (configured by {plan.configuration})" if plan.configuration else ""
+    console.print(f"{plan.folder}{source}", highlight=False, markup=False, soft_wrap=True)
     for file in plan.files:
         action = "leave" if file.action == "overwrite" and not force else file.action
         line = f"  {action:<10} {file.path}  ({REMARKS[file.action]})"

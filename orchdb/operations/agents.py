@@ -128,7 +128,7 @@ class AgentOperations(TableOperations):
 
         Raises:
             MissingParentError: The new parent agent does not exist.
-            InvalidValueError: A value does not fit its column.
+            InvalidValueError: A value does not fit its column, or the new parent agent is this one or below it.
             TypeError: A name is unknown, or cannot be changed.
         """
         checked_names("update_agent", changes, _CHANGES)

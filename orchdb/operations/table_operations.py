@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from orchdb.cursors import AnyRow, cursor_of, position
 from orchdb.database import Verbs, failures_reported
 from orchdb.errors import InvalidValueError
+from orchdb.in_turn import in_turn
 from orchdb.rows import Time
-from orchdb.statements import TableStatements
+from orchdb.statements import Statement, TableStatements
 from orchdb.values import MAX_INTEGER, now
 
 Row = TypeVar("Row", bound=AnyRow)
@@ -30,6 +31,10 @@ class TableOperations(ABC):
     @abstractmethod
     def transaction(self) -> AbstractAsyncContextManager[TableOperations]:
         """A block that is applied as a whole or not at all."""
+
+    def _as_one(self) -> AbstractAsyncContextManager[TableOperations]:
+        """Several statements in one transaction, without a part of its own where there is a transaction already."""
+        return self.transaction()
 
     async def _change(
         self,
@@ -54,6 +59,8 @@ class TableOperations(ABC):
             values["new_updated_at"] = now()
         statement = statements.update(tuple(sorted(names)), tuple(sorted(kept)), guard)
         if "updated_at" not in changes or len(changes) == 1:
+            if values.get(f"new_{statements.parent}") is not None:
+                return await self._move(operation, statements, statement, values, guard)
             return await self._verbs.execute(operation, statement, values) > 0
         # A time that is given is written alone: the trigger that serves other programs takes an unchanged updated_at,
         # beside other changes, for a forgotten one. What would be refused is refused before the transaction begins.
@@ -63,6 +70,31 @@ class TableOperations(ABC):
         async with self.transaction() as tx:
             changed = await tx._change(operation, statements, row_id, rest, kept=kept, if_status=if_status)
             return changed and await tx._change(operation, statements, row_id, {"updated_at": changes["updated_at"]})
+
+    async def _move(
+        self,
+        operation: str,
+        statements: TableStatements[Any],
+        statement: Statement[Any],
+        values: Mapping[str, Any],
+        guard: str | None,
+    ) -> bool:
+        """Change the parent of one row, and what else the statement changes, but never in a circle.
+
+        The statement looks at all ancestors, so everyone who changes a parent does so in turn: two of them at once
+        would not see each other's change.
+        """
+        if not self._verbs.check(operation, statement, values):
+            return False
+        async with self._as_one() as tx:
+            await tx._verbs.execute(operation, in_turn(statements.table), {})
+            if await tx._verbs.execute(operation, statement, values):
+                return True
+            if not await tx._verbs.fetch_value(operation, statements.circle(guard), values):
+                return False
+        with failures_reported(operation, statements.table.name):
+            place = f"{statements.table.name}.{statements.parent}"
+            raise InvalidValueError(f"{place}: no row can be its own ancestor", column=statements.parent)
 
     async def _add(
         self, operation: str, statements: TableStatements[Any], row_id: str, amounts: Mapping[str, Any]

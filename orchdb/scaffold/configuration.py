@@ -22,7 +22,18 @@ def read_configuration(config: Configuration | str | os.PathLike[str] | None) ->
         InvalidValueError: The YAML is malformed, or a value is not usable; the message names the key.
         OperationError: The file cannot be read.
     """
-    given = _read_file(Path(config)) if isinstance(config, (str, os.PathLike)) else config
+    if not isinstance(config, (str, os.PathLike)):
+        return _checked(config)
+    file = Path(config)
+    given = _read_file(file)
+    try:
+        return _checked(given)
+    except InvalidValueError as error:
+        failure = InvalidValueError(f"{error.message}, in {file}", column=error.column)
+    raise failure
+
+
+def _checked(given: object) -> dict[str, Any]:
     content = _section(given, "config")
     database = _section(content.get("database"), "config.database")
     path = database.get("path")

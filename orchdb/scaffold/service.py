@@ -20,6 +20,9 @@ TEMPLATES = (
 )
 """Every template, by its place below ``templates/``; without ``.j2`` it is the file's place in the project."""
 
+CONFIGURATION = "config.yml"
+"""The project's own configuration, at its root."""
+
 Action = Literal["create", "keep", "overwrite"]
 
 
@@ -40,10 +43,17 @@ class PlannedFile:
 
 @dataclass(frozen=True)
 class Plan:
-    """What ``apply`` would do to a folder."""
+    """What ``apply`` would do to a folder.
+
+    Attributes:
+        folder: The project.
+        files: Each file of it that the templates make.
+        configuration: The file that was read for it, if one was.
+    """
 
     folder: Path
     files: tuple[PlannedFile, ...]
+    configuration: Path | None = None
 
     def paths(self, action: Action) -> tuple[str, ...]:
         """The files that this would happen to."""
@@ -67,7 +77,7 @@ class Outcome:
 class ScaffoldService:
     """Renders the registered templates into a project.
 
-    ``service = ScaffoldService("project"); service.apply(service.build_plan("config.yml"))``
+    ``service = ScaffoldService("project"); service.apply(service.build_plan())``
 
     Args:
         folder: The project that plans are compared with, and applied to unless ``apply`` is given another one.
@@ -79,24 +89,27 @@ class ScaffoldService:
 
     def __init__(self, folder: str | os.PathLike[str] = ".") -> None:
         if any(importlib.util.find_spec(name) is None for name in ("jinja2", "yaml")):
-            raise OperationError("scaffolding needs Jinja2 and PyYAML: install orchdb[scaffold]")
+            raise OperationError("scaffolding needs Jinja2 and PyYAML: pip install 'orchdb[scaffold]'")
         self.folder = _checked_folder(folder)
 
     def build_plan(self, config: Configuration | str | os.PathLike[str] | None = None) -> Plan:
         """What would be created, kept or overwritten; nothing is written.
 
         Args:
-            config: A mapping, or the path of a YAML file. ``database.path`` is a URL or a path; a relative one starts
-                at the root of the project. Without it the database is ``orchestrator.db``.
+            config: A mapping, or the path of a YAML file; by default ``config.yml`` in the project, if it is there.
+                ``database.path`` is a URL or a path; a relative one starts at the root of the project. Without it the
+                database is ``data/orchestrator.db``, which the generated ``.gitignore`` covers.
 
         Raises:
             InvalidValueError: The configuration is not usable; the message names the key.
             OperationError: A file cannot be read.
         """
+        if config is None and (self.folder / CONFIGURATION).is_file():
+            config = self.folder / CONFIGURATION
         files: list[PlannedFile] = []
         for path, content in _render(read_configuration(config)).items():
             files.append(PlannedFile(path, content, _action(_inside(self.folder, path), path, content)))
-        return Plan(self.folder, tuple(files))
+        return Plan(self.folder, tuple(files), Path(config) if isinstance(config, (str, os.PathLike)) else None)
 
     def apply(self, plan: Plan, folder: str | os.PathLike[str] | None = None, *, force: bool = False) -> Outcome:
         """What was done: each file is written as a whole or not at all, and a changed one only with ``force``.

@@ -1,0 +1,25 @@
+"""Where the commands write: a console that ends quietly when nobody reads any more, as in ``orchdb demo | head -1``."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+from typing import NoReturn
+
+from rich.console import Console
+
+
+class Output(Console):
+    """Rich's console; when its reader has gone it raises ``BrokenPipeError``, which ends the command without a word."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        # Rich raises SystemExit here, which the event loop reports with a traceback.
+        self.quiet = True
+        with contextlib.suppress(io.UnsupportedOperation):
+            # What is still buffered goes nowhere, so that Python's own flush at the end has nothing to complain about.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.file.fileno())
+            os.close(nowhere)
+        raise BrokenPipeError(errno.EPIPE, "nobody reads the output any more")
