@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from inspect import CO_ASYNC_GENERATOR
 from itertools import count
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -30,32 +28,31 @@ from orchdb.backend import BackendTransaction, Outcome
 from orchdb.errors import NotConnectedError, OperationError
 from orchdb.shielding import to_the_end
 from orchdb.statements import Parameters, Prepared
+from orchdb.turns import ENDED, Turn, Turns
 
 Result = TypeVar("Result")
-Task = asyncio.Task[Any] | None
 Call = Callable[[Sequence[str]], Awaitable[Result]]
 """One step: given the statements that set its savepoint, which it runs first."""
 
-ENDED = "the transaction has ended"
 _BROKEN = "the transaction was rolled back by an earlier failure"
-_BLOCKED = "another part of the transaction stayed open for longer than lock_timeout"
-_LEAST_WAIT = 0.05  # a wait of no time at all would leave the loop no turn for the others
 
 
 class Scope:
     """The whole block, or a part of it: what callers work in.
 
     Attributes:
+        depth: How many scopes are around it.
         task: Who opened it; what that task does in the scopes around it belongs to it too.
         ended: Whether nothing more can be done in it.
         savepoint: Behind the last step that was kept; ``None`` if there is none yet.
         changed: Whether something has changed since the savepoint.
     """
 
-    def __init__(self, block: Block, savepoint: str | None = None) -> None:
+    def __init__(self, block: Block, depth: int, savepoint: str | None = None) -> None:
         self._block = block
         self._connection: AsyncConnection | None = None
-        self.task: Task = asyncio.current_task()
+        self.depth = depth
+        self.task = asyncio.current_task()
         self.ended = False
         self.savepoint = savepoint
         self.changed = savepoint is None
@@ -103,26 +100,6 @@ class Scope:
         await self._block.end_part(self, keep=keep)
 
 
-@dataclass(eq=False, slots=True)
-class _Waiting:
-    scope: Scope
-    task: Task
-    turn: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-
-@dataclass(eq=False, slots=True)
-class _Stopped:
-    """The call that the end of the block has stopped.
-
-    Attributes:
-        task: Who made it.
-        cancelled: Whether that was done by cancelling the task.
-    """
-
-    task: Task
-    cancelled: bool
-
-
 class Block:
     """The state of one transaction: its scopes, the call under way, who waits, and its end.
 
@@ -133,14 +110,9 @@ class Block:
 
     def __init__(self, transaction: BackendTransaction, lock_timeout: float) -> None:
         self.transaction = transaction
-        self._lock_timeout = lock_timeout
+        self._turns = Turns(self._may_run, lock_timeout)
         self._numbers = count(1)
-        self._scopes = [Scope(self, transaction.first_savepoint)]  # the block itself, then the open parts, inwards
-        self._busy = False
-        self._caller: Task = None
-        self._waiting: deque[_Waiting] = deque()
-        self._ends: deque[asyncio.Future[None]] = deque()  # of the block or a part: they go before those who wait
-        self._stopped: _Stopped | None = None
+        self._scopes = [Scope(self, 0, transaction.first_savepoint)]  # the block itself, then the open parts, inwards
         self._own_statements = False  # the caller's: savepoints of the caller's may be among them
         self._broken = False
         self._over = asyncio.Event()
@@ -177,35 +149,29 @@ class Block:
             NotConnectedError: The scope has ended, or was ended while the call was under way.
             OperationError: A part that the call does not belong to stayed open, or the transaction is lost.
         """
-        task = asyncio.current_task()
-        cancellations = task.cancelling() if task is not None else 0
+        turn = Turn(scope)
         try:
-            await self._take(scope, task)
+            await self._turns.take(turn)
             try:
-                result = await self._undone_if_it_raises(call, changes=changes)
+                result = await self._undone_if_it_raises(turn, call, changes=changes)
             finally:
-                self._give()
+                self._turns.give()
         except BaseException as error:
-            if self._stopped is None or self._stopped.task is not task:
+            if not turn.stopped or (isinstance(error, asyncio.CancelledError) and not turn.cancelled):
                 raise
-            if isinstance(error, asyncio.CancelledError) and not self._stopped.cancelled:
-                raise  # somebody else wanted that, before
         else:
-            if self._stopped is None or self._stopped.task is not task:
+            if not turn.stopped:
                 return result
-        stopped, self._stopped = self._stopped, None
-        if stopped.cancelled and task is not None and task.uncancel() > cancellations:
-            raise asyncio.CancelledError  # somebody else wants that too
-        raise NotConnectedError(ENDED)
+        raise turn.broken_off()
 
-    async def _undone_if_it_raises(self, call: Call[Result], *, changes: bool) -> Result:
+    async def _undone_if_it_raises(self, turn: Turn, call: Call[Result], *, changes: bool) -> Result:
         if self._broken:
             raise OperationError(_BROKEN)
         scope = self._scopes[-1]  # whoever has the turn belongs to the innermost part
         try:
             result = await call(self._renewed(scope))
         except BaseException:
-            if self._stopped is None:  # else the whole block is about to be undone
+            if not turn.stopped:  # else the whole block is about to be undone
                 await to_the_end(self._undo(scope))
             raise
         scope.changed = scope.changed or changes
@@ -235,8 +201,8 @@ class Block:
 
         async def begin(before: Sequence[str]) -> Scope:
             await self.transaction.script(before)
-            scope.check()  # its end has begun meanwhile, and refused what was in it
-            part = Scope(self)
+            self._scopes[-1].check()  # its end may have begun meanwhile, and has refused what was in it
+            part = Scope(self, len(self._scopes))
             self._scopes.append(part)
             return part
 
@@ -249,7 +215,7 @@ class Block:
                 raise NotConnectedError(ENDED)
             return
         self._refuse_from(part)
-        turn = self._turn_to_end()
+        turn = self._turns.to_end()
         if not keep:
             await to_the_end(self._undo_part(part, turn))
             return
@@ -264,16 +230,15 @@ class Block:
 
     async def _undo_part(self, part: Scope, turn: asyncio.Future[None]) -> None:
         await turn
-        await self._undo(self._scopes[self._scopes.index(part) - 1])
+        await self._undo(self._scopes[part.depth - 1])
         self._leave(part)
 
     def _leave(self, part: Scope) -> Scope:
         """Go on in the scope that the part was opened in."""
-        depth = self._scopes.index(part)
-        for scope in self._scopes[depth:]:
+        for scope in self._scopes[part.depth :]:
             scope.disconnect()
-        del self._scopes[depth:]
-        self._give()
+        del self._scopes[part.depth :]
+        self._turns.give()
         return self._scopes[-1]
 
     async def commit(self) -> None:
@@ -286,7 +251,7 @@ class Block:
         if self.scope.ended:
             raise NotConnectedError(ENDED)
         self._refuse_from(self.scope)
-        turn = self._turn_to_end()
+        turn = self._turns.to_end()
         try:
             await self._wait_to_keep(self.scope, turn)
         except asyncio.CancelledError:
@@ -307,26 +272,17 @@ class Block:
             await to_the_end(self._over.wait())
             return
         self._refuse_from(self.scope)
-        await to_the_end(self._roll_back(self._turn_to_end()))
+        await to_the_end(self._roll_back(self._turns.to_end()))
 
     async def _roll_back(self, turn: asyncio.Future[None]) -> None:
         if not turn.done():
-            self._stop()
+            self._turns.break_off(self.transaction.interrupt)
         try:
             await turn
             self._disconnect()
             await self.transaction.rollback()
         finally:
             self._over.set()
-
-    def _stop(self) -> None:
-        """Break off the call that is under way."""
-        task = self._caller
-        if task is None or self._stopped is not None:
-            return
-        self._stopped = _Stopped(task, cancelled=not self.transaction.interrupt())
-        if self._stopped.cancelled:
-            task.cancel()
 
     async def _wait_to_keep(self, scope: Scope, turn: asyncio.Future[None]) -> None:
         if not turn.done():
@@ -336,68 +292,18 @@ class Block:
 
     def _refuse_from(self, scope: Scope) -> None:
         """Let no call begin any more, in the scope and in what is open in it."""
-        for ended in self._scopes[self._scopes.index(scope) :]:
+        for ended in self._scopes[scope.depth :]:
             ended.ended = True
-        for waiting in [waiting for waiting in self._waiting if waiting.scope.ended]:
-            self._waiting.remove(waiting)
-            waiting.turn.set_exception(NotConnectedError(ENDED))
+        self._turns.refuse_ended()
+
+    def _may_run(self, turn: Turn) -> bool:
+        """Whether the call belongs to all parts that are open in its scope."""
+        inner = self._scopes[turn.scope.depth + 1 :]
+        return all(part.task is turn.task for part in inner)
 
     def _disconnect(self) -> None:
         for scope in self._scopes:
             scope.disconnect()
-
-    # -- turns --
-
-    def _belongs(self, scope: Scope, task: Task) -> bool:
-        """Whether the task's call in the scope belongs to all parts that are open in it."""
-        return all(part.task is task for part in self._scopes[self._scopes.index(scope) + 1 :])
-
-    async def _take(self, scope: Scope, task: Task) -> None:
-        scope.check()
-        if self._busy or not self._belongs(scope, task):
-            await self._wait(_Waiting(scope, task))
-        self._busy, self._caller = True, task
-
-    async def _wait(self, waiting: _Waiting) -> None:
-        turn = waiting.turn
-        self._waiting.append(waiting)
-        try:
-            while not turn.done():
-                await asyncio.wait((turn,), timeout=max(self._lock_timeout, _LEAST_WAIT))
-                if not turn.done() and not self._belongs(waiting.scope, waiting.task):
-                    raise OperationError(_BLOCKED)
-            turn.result()
-            waiting.scope.check()  # it may have ended between the turn and this moment
-        except BaseException:
-            if not turn.done():
-                self._waiting.remove(waiting)
-            elif turn.exception() is None:
-                self._give()
-            raise
-
-    def _turn_to_end(self) -> asyncio.Future[None]:
-        """Done when the end may begin: when no call is under way any more."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self._busy:
-            self._ends.append(turn)
-        else:
-            self._busy = True
-            turn.set_result(None)
-        return turn
-
-    def _give(self) -> None:
-        """Give the turn to the next: an end, or the first of those who wait that may go on."""
-        self._busy, self._caller = False, None
-        if self._ends:
-            self._busy = True
-            self._ends.popleft().set_result(None)
-            return
-        for waiting in self._waiting:
-            if self._belongs(waiting.scope, waiting.task):
-                self._waiting.remove(waiting)
-                self._busy, self._caller = True, waiting.task
-                waiting.turn.set_result(None)
-                return
 
 
 def _running_generators() -> frozenset[int]:
