@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Callable
 from typing import Any
 
 from orchdb.tables import TRIGGERS
 
-_KNOWN_MODULES = frozenset({"fts3", "fts4", "fts5", "rtree", "rtree_i32", "geopoly"})
+_KNOWN_MODULES = frozenset(
+    ("fts3", "fts3tokenize", "fts4", "fts4aux", "fts5", "fts5vocab", "geopoly", "rtree", "rtree_i32")
+)
 """Virtual tables that come with SQLite and touch nothing but the file. Later versions of SQLite say so themselves."""
 _KNOWN_FUNCTIONS = frozenset(
     (
         *("bm25", "fts5", "fts5_get_locale", "fts5_insttoken", "fts5_locale", "fts5_source_id", "highlight", "match"),
         *("matchinfo", "offsets", "optimize", "snippet", "rtreecheck", "rtreedepth", "rtreenode"),
+        *("floor", "regexp"),
     )
 )
-"""The functions that those modules bring along without saying that they are harmless."""
+"""The functions that those modules, and SQLAlchemy, bring along without saying that they are harmless."""
 _INNOCUOUS_OR_DIRECT_ONLY = 0x280000
 _VIRTUAL = re.compile(
     r"""CREATE\ VIRTUAL\ TABLE\s+("(?:[^"]|"")*"|'(?:[^']|'')*'|`(?:[^`]|``)*`|\[[^]]*\]|[^\W\d][\w$]*)"""
@@ -67,38 +71,38 @@ class Connection(sqlite3.Connection):
         """Notice the triggers that statements meet from here on."""
         self.set_authorizer(self.foreign_triggers.authorize)
 
+    def ask(self, question: str) -> list[Any]:
+        """The rows of a statement."""
+        cursor = self.execute(question)
+        try:
+            return cursor.fetchall()
+        finally:
+            cursor.close()
 
-def trust_known_modules(connection: sqlite3.Connection) -> bool:
+
+def trust_known_modules(connection: Connection) -> bool:
     """Let triggers use the file's full-text and R*Tree indexes; whether that was not allowed until now.
 
     What else an untrusted schema may not do there is not to be had on the connection anyway: if it is, nothing changes.
     """
-    if _ask(connection, "PRAGMA trusted_schema") != [(0,)] or not _needs_only_known_modules(connection):
+    if connection.ask("PRAGMA trusted_schema") != [(0,)] or not _needs_only_known_modules(connection.ask):
         return False
-    connection.execute("PRAGMA trusted_schema = 1").close()
+    connection.ask("PRAGMA trusted_schema = 1")
     return True
 
 
-def _needs_only_known_modules(connection: sqlite3.Connection) -> bool:
-    tables = _ask(connection, "SELECT sql FROM sqlite_master WHERE type = 'table' AND rootpage = 0")
+def _needs_only_known_modules(ask: Callable[[str], list[Any]]) -> bool:
+    tables = ask("SELECT sql FROM sqlite_master WHERE type = 'table' AND rootpage = 0")
     if not tables:
         return False
     matches = [_VIRTUAL.match(sql or "") for (sql,) in tables]
     modules = {match[2].lower() if match else "" for match in matches}
-    here = {name.lower() for (name,) in _ask(connection, "SELECT name FROM pragma_module_list")}
+    here = {name.lower() for (name,) in ask("SELECT name FROM pragma_module_list")}
     functions = {
         name.lower()
-        for name, flags in _ask(connection, "SELECT name, flags FROM pragma_function_list WHERE NOT builtin")
+        for name, flags in ask("SELECT name, flags FROM pragma_function_list WHERE NOT builtin")
         if not flags & _INNOCUOUS_OR_DIRECT_ONLY
     }
     # A module that this connection does not have cannot run, so it does no harm.
     strange = {module for module in modules if module in here or not module} - _KNOWN_MODULES
     return bool(modules & _KNOWN_MODULES) and not strange and functions <= _KNOWN_FUNCTIONS
-
-
-def _ask(connection: sqlite3.Connection, question: str) -> list[Any]:
-    cursor = connection.execute(question)
-    try:
-        return cursor.fetchall()
-    finally:
-        cursor.close()

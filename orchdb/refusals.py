@@ -159,12 +159,14 @@ class _Refused:
 
     # -- triggers and other parts of the schema ----------------------------------------------------------------------
 
-    def raised(self, message: str) -> OrchdbError:
+    def raised(self, message: str) -> OrchdbError | None:
         """What a trigger says with RAISE, if its statement holds the words: they could be made of values."""
         literal = f"'{message.replace(chr(39), chr(39) * 2)}'"
         for name, sql in self._foreign_triggers(everywhere=True):
             if literal in sql or f'"{message}"' in sql:
                 return InvalidValueError(f"the trigger {name} refuses it: {message}", constraint=name)
+        if message == "FOREIGN KEY constraint failed":  # ON DELETE RESTRICT is a trigger of SQLite's own
+            return self.foreign_key(message)
         return InvalidValueError(f"{self.triggers('raise')} refuses it")
 
     def not_run(self, _message: str) -> OrchdbError | None:

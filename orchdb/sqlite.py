@@ -388,7 +388,6 @@ def _migration_engine(path: Path) -> AsyncEngine:
     def configure(connection: sqlite3.Connection) -> None:
         _switch_to_wal(connection)  # so that the others, who wait for the upgrade, can read meanwhile
         _configure(connection, {"foreign_keys": 0, "trusted_schema": 0, "mmap_size": 0})
-        trust_known_modules(connection)
         Pragma("busy_timeout", _UPGRADE_TIMEOUT_MS)(connection)
 
     return _engine(_address(path), 1, configure, "BEGIN IMMEDIATE")
