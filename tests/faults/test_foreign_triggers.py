@@ -19,7 +19,7 @@ from orchdb import (
     Transaction,
 )
 from tests.conftest import Target
-from tests.support import run_elsewhere
+from tests.support import other_program, run_elsewhere
 
 COUNTS = (1, 5, 60)
 """One row, a few, and so many that Postgres copies them."""
@@ -350,3 +350,55 @@ async def test_statements_of_the_callers_own_meet_triggers_without_being_refused
     )
     rows = await stored(manager)
     assert [rows[number] for number in (first, *results)] == ["ours", *(f"line {number}" for number in range(30))]
+
+
+@pytest.mark.parametrize("event", ["UPDATE", "DELETE"])
+async def test_a_change_that_a_trigger_skips_is_not_told_as_done(
+    target: Target, manager: DatabaseManager, agent: str, event: str
+) -> None:
+    before = await manager.get_agent(agent)
+    add_trigger(target, "agents", f"BEFORE {event}", "OLD.session_id = 'session-1'", **SKIP)
+
+    async def change(db: DatabaseManager | Transaction) -> bool:
+        return await (db.delete_agent(agent) if event == "DELETE" else db.update_agent(agent, error_message="x"))
+
+    assert await change(manager) is False
+    assert await asyncio.gather(*(change(manager) for _ in range(20))) == [False] * 20
+    async with manager.transaction() as tx:
+        assert await change(tx) is False
+    assert await manager.get_agent(agent) == before
+
+
+@on_sqlite
+async def test_a_trigger_that_rolls_back_ends_the_transaction_and_nothing_of_it_is_there(
+    target: Target, manager: DatabaseManager, agent: str
+) -> None:
+    add_trigger(target, "agent_logs", "AFTER INSERT", "NEW.message = 'secret'", sqlite=RAISES["ROLLBACK"], postgres="")
+
+    async def block() -> None:
+        async with manager.transaction() as tx:
+            await tx.create_agent_log(agent, "INFO", "milestone", "before")
+            with pytest.raises(InvalidValueError, match="the trigger theirs refuses it: no secrets here"):
+                await tx.create_agent_log(agent, "INFO", "milestone", "secret")
+            with pytest.raises(OperationError):
+                await tx.create_agent_log(agent, "INFO", "milestone", "after")
+
+    with pytest.raises(OperationError, match="rolled back by an earlier failure"):
+        await block()
+    assert await stored(manager) == {}
+    await manager.create_agent_log(agent, "INFO", "milestone", "goes on")
+
+
+@on_sqlite
+async def test_an_index_that_calls_a_function_of_another_program_is_named(
+    target: Target, manager: DatabaseManager, agent: str
+) -> None:
+    with other_program(target.path) as connection:
+        connection.create_function("shout", 1, str.upper, deterministic=True)
+        connection.execute("CREATE INDEX shouted ON agent_logs (shout(message))")
+    for _ in range(2):
+        with pytest.raises(OperationError) as failed:
+            await manager.create_agent_log(agent, "INFO", "milestone", "x")
+        assert "the index shouted cannot be used here" in str(failed.value)
+        assert "shout" in str(failed.value)
+    assert await stored(manager) == {}
