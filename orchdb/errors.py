@@ -7,6 +7,7 @@ For the same reason the driver's exception, whose text and attributes hold the v
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import sqlite3
 import ssl
@@ -90,6 +91,13 @@ class InvalidValueError(ConstraintError, ValueError):
     """A value that its column cannot hold: vocabulary, type, range, malformed text, or a missing one."""
 
 
+COLUMNS: dict[str, str] = {}
+"""The column that each constraint of ours is about, by the constraint's name; ``orchdb.tables`` fills it."""
+
+_SKIPPED = "a trigger or rule of another program skipped the row: it was not written"
+_REFERRED = "other rows still refer to it"
+_DEFERRED = "a foreign key that is looked at when the transaction ends refuses it"
+
 _SQLITE_CONSTRAINTS: dict[str, tuple[type[OrchdbError], str]] = {
     "SQLITE_CONSTRAINT_UNIQUE": (DuplicateError, "a row with this value exists already"),
     "SQLITE_CONSTRAINT_PRIMARYKEY": (DuplicateError, "a row with this id exists already"),
@@ -114,6 +122,8 @@ _SQLITE_MESSAGES: dict[str, str] = {
     "SQLITE_NOMEM": "memory ran out",
 }
 _SQLSTATES: dict[str, tuple[type[OrchdbError], str]] = {
+    "0A000": (OperationError, "the server cannot do this with the table: a rule or view may stand in the way"),
+    "23001": (ConstraintError, _REFERRED),
     "23505": (DuplicateError, "a row with this value exists already"),
     "23503": (MissingParentError, "the row that a foreign key names does not exist"),
     "23514": (InvalidValueError, "a value is outside what its column allows"),
@@ -126,6 +136,7 @@ _SQLSTATES: dict[str, tuple[type[OrchdbError], str]] = {
     "40001": (OperationError, "the transaction conflicts with another one"),
     "40P01": (OperationError, "the transaction was in a deadlock with another one"),
     "42501": (OperationError, "the user lacks the rights for this"),
+    "42": (OperationError, "the table, or a trigger or rule on it, is not what it was"),
     "53300": (OperationError, "the server has no connection left"),
     "53": (OperationError, "the server ran out of a resource"),
     "54": (OperationError, "a value is larger than the server allows"),
@@ -135,7 +146,19 @@ _SQLSTATES: dict[str, tuple[type[OrchdbError], str]] = {
     "57": (ConnectionLostError, "the server ended the connection"),
     "08": (ConnectionLostError, "the connection to the server was lost"),
     "22": (InvalidValueError, "a value that its column cannot hold"),
+    "P0": (InvalidValueError, "a trigger of another program refuses it"),
 }
+
+
+_REMOVING = ("delete_", "prune", "cleanup_")
+"""How the names of the operations that remove rows begin."""
+# Where it happened, which holds the names of functions and their arguments' types; the language is the server's.
+_FUNCTION = re.compile(r"""^PL\S* \S+ ([\w."]+)\(""", re.MULTILINE)
+
+
+def skipped() -> ConstraintError:
+    """The error for a row that is not there although nothing failed: ``RETURN NULL`` in a trigger."""
+    return ConstraintError(_SKIPPED)
 
 
 def translate(error: BaseException, operation: str, table: str | None) -> OrchdbError:
@@ -162,11 +185,12 @@ def own(error: Exception) -> Exception:
 
 def sqlite_code(error: BaseException) -> str:
     """The primary name of an SQLite error: ``SQLITE_BUSY`` for ``SQLITE_BUSY_SNAPSHOT``; empty for anything else."""
-    for cause in _chain(error):
-        name = _text(cause, "sqlite_errorname")
-        if name is not None:
-            return _primary(name)
-    return ""
+    return _primary(sqlite_errorname(error))
+
+
+def sqlite_errorname(error: BaseException) -> str:
+    """The whole name of an SQLite error; empty for anything else."""
+    return next((name for cause in _chain(error) if (name := _text(cause, "sqlite_errorname")) is not None), "")
 
 
 def sqlstate(error: BaseException) -> str:
@@ -188,11 +212,16 @@ def not_connected(error: BaseException, place: str) -> OperationError:
 def _from_sqlite(error: BaseException, name: str, operation: str, table: str | None) -> OrchdbError:
     kind, message = _SQLITE_CONSTRAINTS.get(name, (None, ""))
     if kind is not None:
+        if name == "SQLITE_CONSTRAINT_FOREIGNKEY" and operation == "transaction":
+            kind, message = ConstraintError, _DEFERRED
         # SQLite names the constraint or the columns after the colon, and never a value.
         subject = str(error).partition(": ")[2]
-        column = subject.partition(".")[2] or None if "," not in subject else None
+        owner, _, column = subject.partition(".") if "," not in subject else ("", "", "")
+        if column and owner != (table or owner):
+            message, column = f"{message}, in the table {owner}: a trigger or foreign key leads there", ""
         constraint = None if column else subject or None
-        return kind(message, table=table, operation=operation, code=name, constraint=constraint, column=column)
+        column = column or COLUMNS.get(subject, "")
+        return kind(message, table=table, operation=operation, code=name, constraint=constraint, column=column or None)
     if name.startswith("SQLITE_CONSTRAINT"):
         return InvalidValueError("a rule of the table refuses the row", table=table, operation=operation, code=name)
     message = _SQLITE_MESSAGES.get(_primary(name), "the database could not run the statement")
@@ -202,14 +231,29 @@ def _from_sqlite(error: BaseException, name: str, operation: str, table: str | N
 def _from_sqlstate(error: BaseException, state: str, operation: str, table: str | None) -> OrchdbError:
     kind, message = _SQLSTATES.get(state) or _SQLSTATES.get(state[:2]) or (OperationError, "the server refused")
     diagnostics = getattr(error, "diag", error)
-    return kind(
-        message,
-        table=table,
-        operation=operation,
-        code=state,
-        constraint=_text(diagnostics, "constraint_name"),
-        column=_text(diagnostics, "column_name"),
-    )
+    constraint, column = _text(diagnostics, "constraint_name"), _text(diagnostics, "column_name")
+    if state.startswith("23"):
+        owner = _text(diagnostics, "table_name")
+        elsewhere = owner is not None and owner != (table or owner)
+        if state == "23503":
+            kind, message = _foreign_key(operation, elsewhere=elsewhere)
+        if elsewhere:
+            message, column = f"{message}, in the table {owner}", None
+        elif constraint is not None:
+            column = column or COLUMNS.get(constraint)
+    elif state[:2] in ("42", "P0"):
+        function = _FUNCTION.search(_text(diagnostics, "context") or "")
+        message += f" (in the function {function[1]})" if function else ""
+    return kind(message, table=table, operation=operation, code=state, constraint=constraint, column=column)
+
+
+def _foreign_key(operation: str, *, elsewhere: bool) -> tuple[type[OrchdbError], str]:
+    """What Postgres has one code for: a parent that does not exist, or children that still do."""
+    if operation == "transaction":
+        return ConstraintError, _DEFERRED
+    if operation.startswith(_REMOVING) or (elsewhere and not operation.startswith("create_")):
+        return ConstraintError, _REFERRED
+    return MissingParentError, "the row that a foreign key names does not exist"
 
 
 def _from_type(error: BaseException) -> OrchdbError:

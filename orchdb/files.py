@@ -20,7 +20,7 @@ import weakref
 from functools import cache
 from pathlib import Path
 
-from orchdb.errors import OperationError, sqlite_code, translate
+from orchdb.errors import OperationError, sqlite_code, sqlite_errorname, translate
 
 logger = logging.getLogger("orchdb")
 
@@ -135,9 +135,9 @@ class Watch:
         self._looked = now
 
     def saw(self, error: BaseException) -> None:
-        """Remember an error that tells of damage."""
+        """Remember an error that tells of damage to the file; an index of another program's may be wrong by itself."""
         code = sqlite_code(error)
-        if code in _DAMAGE:
+        if code in _DAMAGE and sqlite_errorname(error) != "SQLITE_CORRUPT_VTAB":
             self._damage = code
 
 

@@ -11,6 +11,7 @@ state in which the next task can use it: one that is closed or still inside a tr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,15 +21,29 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb.backend import Outcome
-from orchdb.errors import OperationError
+from orchdb.errors import OperationError, skipped
 from orchdb.shielding import to_the_end
 from orchdb.statements import Parameters, Prepared
 
 PING_AFTER_SECONDS = 1.0
 GIVE_BACK_SECONDS = 30.0
 COPY_FROM_ROWS = 25
-# Ids are reserved before the rows are copied, so that they are those of the rows by guarantee.
-_RESERVE = "SELECT nextval(pg_get_serial_sequence({}, 'id')) FROM generate_series(1, {})"
+# What COPY would refuse, leave out, or give another id than the one reserved for it.
+_COPIES = """(
+    SELECT relkind IN ('r', 'p') AND NOT relhasrules AND NOT row_security_active(oid)
+        AND coalesce(has_sequence_privilege(pg_get_serial_sequence({0}, 'id'), 'USAGE, UPDATE'), true)
+        AND NOT EXISTS (
+            SELECT FROM pg_trigger
+            WHERE tgrelid = pg_class.oid AND NOT tgisinternal AND tgenabled <> 'D' AND tgtype & 7 = 7
+        )
+    FROM pg_class WHERE oid = CAST(CAST({0} AS text) AS regclass)
+)"""
+# Ids are reserved before the rows are copied, so that they are those of the rows by guarantee: or none, if the rows
+# cannot be copied. One round trip tells both.
+_RESERVE = f"""
+    SELECT CASE WHEN {_COPIES} THEN nextval(pg_get_serial_sequence({{0}}, 'id')) END FROM generate_series(1, {{1}})
+"""  # noqa: S608  # places for parameters
+_LOOK = f"SELECT {_COPIES}"
 _POLL = getattr(select, "poll", None)
 
 
@@ -105,29 +120,33 @@ class AsyncpgLane(Lane):
     async def run(self, prepared: Prepared, parameters: Parameters) -> Outcome:
         if not prepared.returns_rows:
             status: str = await self.driver.execute(prepared.sql, *parameters)
-            return Outcome([], int(status.rpartition(" ")[2]))
+            return _changed(prepared, int(status.rpartition(" ")[2]))
         records = await self.driver.fetch(prepared.sql, *parameters)
-        if prepared.is_insert:
-            return Outcome([], len(records), records[0][0])
-        return Outcome(prepared.rows(records), 0)
+        return _inserted(records) if prepared.is_insert else Outcome(prepared.rows(records), 0)
 
     async def run_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
         if len(parameters) >= COPY_FROM_ROWS:
             table, columns = _target(prepared.sql)
-            if not prepared.returns_rows:
-                await self.driver.copy_records_to_table(table, records=parameters, columns=columns)
-                return []
-            numbers = [
-                record[0] for record in await self.driver.fetch(_RESERVE.format("$1", "$2"), table, len(parameters))
-            ]
-            records = [(number, *row) for number, row in zip(numbers, parameters, strict=True)]
-            await self.driver.copy_records_to_table(table, records=records, columns=["id", *columns])
-            return numbers
+            numbers = await self._reserve(table, len(parameters), numbered=prepared.numbered)
+            if numbers is not None:
+                records: Sequence[Any] = parameters
+                if prepared.numbered:
+                    columns = ("id", *columns)
+                    records = [(number, *row) for number, row in zip(numbers, parameters, strict=True)]
+                status: str = await self.driver.copy_records_to_table(table, records=records, columns=columns)
+                _check_count(int(status.rpartition(" ")[2]), len(parameters))
+                return numbers
         # The protocol answers each set of parameters in its turn, so that the ids are those of the rows by guarantee.
-        if prepared.returns_rows:
-            return [record[0] for record in await self.driver.fetchmany(prepared.sql, parameters)]
-        await self.driver.executemany(prepared.sql, parameters)
-        return []
+        sql = prepared.sql if prepared.returns_rows else f"{prepared.sql} RETURNING 1"
+        found = await self.driver.fetchmany(sql, parameters)
+        _check_count(len(found), len(parameters))
+        return [record[0] for record in found] if prepared.returns_rows else []
+
+    async def _reserve(self, table: str, count: int, *, numbered: bool) -> list[int] | None:
+        if not numbered:
+            return [] if await self.driver.fetchval(_LOOK.format("$1"), table) else None
+        records = await self.driver.fetch(_RESERVE.format("$1", "$2"), table, count)
+        return None if records[0][0] is None else [record[0] for record in records]
 
 
 class PsycopgLane(Lane):
@@ -154,37 +173,80 @@ class PsycopgLane(Lane):
         async with asyncio.timeout(self.timeout):
             cursor = await self.driver.execute(prepared.sql, parameters)
             if not prepared.returns_rows:
-                return Outcome([], cursor.rowcount)
+                return _changed(prepared, cursor.rowcount)
             records = await cursor.fetchall()
-        if prepared.is_insert:
-            return Outcome([], len(records), records[0][0])
-        return Outcome(prepared.rows(records), 0)
+        return _inserted(records) if prepared.is_insert else Outcome(prepared.rows(records), 0)
 
     async def run_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
         cursor = self.driver.cursor()
         if len(parameters) >= COPY_FROM_ROWS:
-            return await _copy(cursor, prepared, parameters)
+            table, columns = _target(prepared.sql)
+            reserved = await self._reserve(table, len(parameters), numbered=prepared.numbered)
+            if reserved is not None:
+                await _copy(cursor, table, columns, parameters, reserved)
+                return reserved
         await cursor.executemany(prepared.sql, parameters, returning=prepared.returns_rows)
+        if not prepared.returns_rows:
+            _check_count(cursor.rowcount, len(parameters))
+            return []
         numbers: list[int] = []
-        more = prepared.returns_rows
+        more = True
         while more:  # one result for each set of parameters, in their order
-            numbers.append((await cursor.fetchone())[0])
+            numbers.extend(record[0] for record in await cursor.fetchall())
             more = cursor.nextset()
+        _check_count(len(numbers), len(parameters))
         return numbers
 
+    async def _reserve(self, table: str, count: int, *, numbered: bool) -> list[int] | None:
+        if numbered:
+            cursor = await self.driver.execute(_RESERVE.format("%s", "%s"), (table, table, table, count))
+        else:
+            cursor = await self.driver.execute(_LOOK.format("%s"), (table, table))
+        records = await cursor.fetchall()
+        if not records[0][0]:
+            return None
+        return [record[0] for record in records] if numbered else []
 
-async def _copy(cursor: Any, prepared: Prepared, parameters: Sequence[Any]) -> list[int]:
-    table, columns = _target(prepared.sql)
-    numbers: list[int] = []
-    names = columns
-    if prepared.returns_rows:
-        await cursor.execute(_RESERVE.format("%s", "%s"), (table, len(parameters)))
-        numbers = [record[0] for record in await cursor.fetchall()]
-        names = ("id", *columns)
-    async with cursor.copy(f"COPY {table} ({', '.join(names)}) FROM STDIN") as copy:
-        for place, row in enumerate(parameters):
-            await copy.write_row([*numbers[place : place + 1], *(row[column] for column in columns)])
-    return numbers
+
+async def _copy(
+    cursor: Any, table: str, columns: tuple[str, ...], parameters: Sequence[Any], numbers: Sequence[int]
+) -> None:
+    names = ("id", *columns) if numbers else columns
+    try:
+        async with cursor.copy(f"COPY {table} ({', '.join(names)}) FROM STDIN") as copy:
+            for place, row in enumerate(parameters):
+                await copy.write_row([*numbers[place : place + 1], *(row[column] for column in columns)])
+    except BaseException:
+        await to_the_end(_leave_copy(cursor.connection))
+        raise
+    _check_count(cursor.rowcount, len(parameters))
+
+
+async def _leave_copy(connection: Any) -> None:
+    """End a COPY whose task was cancelled as it began: psycopg leaves it open, and no statement could follow."""
+    from psycopg import Error, generators  # noqa: PLC0415  # only where psycopg is the driver
+    from psycopg.pq import TransactionStatus  # noqa: PLC0415
+
+    if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
+        with contextlib.suppress(Error):  # which is the answer to a COPY that is given up
+            await connection.wait(generators.copy_end(connection.pgconn, b"given up"))
+
+
+def _changed(prepared: Prepared, count: int) -> Outcome:
+    if not count and prepared.adds_one:
+        raise skipped()
+    return Outcome([], count)
+
+
+def _inserted(records: Sequence[Any]) -> Outcome:
+    if not records:
+        raise skipped()
+    return Outcome([], len(records), records[0][0])
+
+
+def _check_count(written: int, wanted: int) -> None:
+    if written != wanted:
+        raise skipped()
 
 
 @cache

@@ -11,7 +11,8 @@ from typing import Any
 
 from orchdb.files import Watch
 from orchdb.shielding import to_the_end
-from orchdb.writer import Failure, Lane, Work, closed, settle
+from orchdb.work import Failure, Work
+from orchdb.writer import Lane, closed, settle
 
 
 @dataclass(eq=False, repr=False)

@@ -25,173 +25,24 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from orchdb import versions
 from orchdb.backend import Backend, BackendTransaction, Durability, Horizon, Outcome
 from orchdb.backup import back_up, backed_up_beside
-from orchdb.connections import ShieldedConnection, part_of_transaction
+from orchdb.connections import ShieldedConnection
 from orchdb.errors import OperationError, sqlite_code
 from orchdb.files import PrivateFolder, Watch, make, named, require, warn_about
+from orchdb.foreign_triggers import Connection as DriverConnection
+from orchdb.foreign_triggers import trust_known_modules
+from orchdb.jobs import ManyRows, OneStatement
 from orchdb.location import MEMORY
 from orchdb.readers import Readers
 from orchdb.shielding import to_the_end
+from orchdb.sqlite_transaction import ENDED, SqliteTransaction
 from orchdb.statements import Parameters, Prepared, newest_id
-from orchdb.writer import CHECKPOINT_PAGES, RETRY_SECONDS, Lane, Work, Writer, locked
+from orchdb.work import Work
+from orchdb.writer import CHECKPOINT_PAGES, RETRY_SECONDS, Lane, Writer, locked
 
 READERS = 4
-_ENDED = "the transaction was rolled back by an earlier failure"
 _SETUP_TIMEOUT_MS = 10_000
 _WRITER_TIMEOUT_MS = 100
 _UPGRADE_TIMEOUT_MS = 600_000  # another process may be upgrading a large file
-
-
-class OneStatement(Work):
-    """One statement, and what it gave."""
-
-    def __init__(self, prepared: Prepared, parameters: Parameters) -> None:
-        self._prepared = prepared
-        self._parameters = parameters
-        self.alike = prepared if prepared.changes_one else None
-
-    def __call__(self, connection: sqlite3.Connection) -> Outcome:
-        try:
-            return self._run(connection)
-        except sqlite3.OperationalError as error:
-            if not str(error).startswith("Could not decode to UTF-8"):
-                raise
-        # What another program wrote as text is no UTF-8. Only now, because this costs a call for each text.
-        connection.text_factory = _decoded
-        try:
-            return self._run(connection)
-        finally:
-            connection.text_factory = str
-
-    def _run(self, connection: sqlite3.Connection) -> Outcome:
-        cursor = connection.execute(self._prepared.sql, self._parameters)
-        try:
-            if self._prepared.returns_rows:
-                return Outcome(self._prepared.rows(cursor.fetchall()), 0)
-            return Outcome([], cursor.rowcount, cursor.lastrowid)
-        finally:
-            cursor.close()  # one with rows left would keep its snapshot: later reads would see the past
-
-    def together(self, works: Sequence[OneStatement], connection: sqlite3.Connection) -> list[Outcome] | None:
-        cursor = connection.executemany(self._prepared.sql, [work._parameters for work in works])
-        if cursor.rowcount != len(works):  # one of them found no row, or a trigger of another program's skipped it
-            return None
-        return [Outcome([], 1, number) for number in _last_ids(len(works), connection)]
-
-
-def _decoded(text: bytes) -> str:
-    return text.decode(errors="replace")
-
-
-def _last_ids(count: int, connection: sqlite3.Connection) -> range:
-    """The ids of the rows that were inserted last: under the write lock those of AUTOINCREMENT are consecutive."""
-    (last,) = connection.execute("SELECT last_insert_rowid()").fetchone()
-    return range(last - count + 1, last + 1)
-
-
-class ManyRows(Work):
-    """An insert of many rows, and the ids that the table's counter gave them."""
-
-    several = True
-
-    def __init__(self, prepared: Prepared, parameters: Sequence[Parameters]) -> None:
-        self._prepared = prepared
-        self._parameters = parameters
-
-    def __call__(self, connection: sqlite3.Connection) -> list[int]:
-        connection.executemany(self._prepared.sql, self._parameters)
-        return list(_last_ids(len(self._parameters), connection))
-
-
-class Script(Work):
-    """Statements that give nothing back."""
-
-    def __init__(self, statements: Sequence[str]) -> None:
-        self._statements = statements
-
-    def __call__(self, connection: sqlite3.Connection) -> None:
-        for statement in self._statements:
-            connection.execute(statement).close()
-
-
-class InTransaction(Work):
-    """Work inside the caller's transaction, behind its savepoint.
-
-    It is refused when an earlier failure has ended the transaction: ``SAVEPOINT`` would begin a new one.
-    """
-
-    def __init__(self, work: Work, before: Sequence[str] = ()) -> None:
-        self._work = work
-        self._before = Script(before)
-
-    def __call__(self, connection: sqlite3.Connection) -> Any:
-        if not connection.in_transaction:
-            raise OperationError(_ENDED)
-        self._before(connection)
-        return self._work(connection)
-
-
-class Check(Work):
-    """The look at the file before it is written."""
-
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
-
-    def __call__(self, connection: sqlite3.Connection) -> None:
-        self._watch.check()
-
-
-class SqliteTransaction(BackendTransaction):
-    """A transaction that holds the writer's connection."""
-
-    def __init__(self, writer: Writer, engine: AsyncEngine, watch: Watch) -> None:
-        self._writer = writer
-        self._engine = engine
-        self._lane = writer.lane
-        self._watch = watch
-
-    def caller_connection(self, step: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]) -> AsyncConnection:
-        return part_of_transaction(self._engine, self._lane.connection, step, shielded=True)
-
-    async def run(self, prepared: Prepared, parameters: Parameters, before: Sequence[str] = ()) -> Outcome:
-        outcome: Outcome = await self._call(OneStatement(prepared, parameters), before)
-        return outcome
-
-    async def run_many(
-        self, prepared: Prepared, parameters: Sequence[Parameters], before: Sequence[str] = ()
-    ) -> list[int]:
-        numbers: list[int] = await self._call(ManyRows(prepared, parameters), before)
-        return numbers
-
-    async def script(self, statements: Sequence[str]) -> None:
-        if statements:
-            await self._call(Script(statements))
-
-    async def _call(self, work: Work, before: Sequence[str] = ()) -> Any:
-        try:
-            return await self._lane.call(InTransaction(work, before))
-        except sqlite3.DatabaseError as error:
-            self._watch.saw(error)
-            raise
-
-    def interrupt(self) -> bool:
-        self._lane.interrupt()
-        return True
-
-    async def commit(self) -> None:
-        try:
-            # A failure such as a full disk may have ended the transaction: COMMIT would then say nothing.
-            await self._call(Check(self._watch))
-            await to_the_end(self._lane.connection.commit())
-        except BaseException:
-            await self.rollback()
-            raise
-        self._writer.release()
-
-    async def rollback(self) -> None:
-        try:
-            await to_the_end(self._lane.connection.rollback())
-        finally:
-            self._writer.release()
 
 
 class SqliteBackend(Backend):
@@ -357,7 +208,7 @@ async def _lane(connection: AsyncConnection) -> Lane:
     return Lane(connection, (await connection.get_raw_connection()).driver_connection)
 
 
-def _engine(url: URL, size: int, configure: Callable[[sqlite3.Connection], None], begin: str) -> AsyncEngine:
+def _engine(url: URL, size: int, configure: Callable[[DriverConnection], None], begin: str) -> AsyncEngine:
     """An engine whose connections are set up by ``configure`` and begin their transactions with ``begin``."""
     engine = create_async_engine(
         url,
@@ -365,6 +216,7 @@ def _engine(url: URL, size: int, configure: Callable[[sqlite3.Connection], None]
         pool_size=size,
         max_overflow=0,
         pool_timeout=_SETUP_TIMEOUT_MS / 1000,
+        connect_args={"factory": DriverConnection},
         hide_parameters=True,
     )
 
@@ -390,7 +242,8 @@ def _refuse_after_the_end(connection: Connection, *_: object) -> None:
     """Without BEGIN a statement of the caller's would be committed by itself: a full disk, say, ends a transaction."""
     driver: Any = connection.connection.driver_connection
     if connection.in_transaction() and not driver.in_transaction:
-        raise OperationError(_ENDED)
+        raise OperationError(ENDED)
+    driver._conn.foreign_triggers.ours = False  # none of the caller's own statements is refused
 
 
 def _configure(connection: sqlite3.Connection, settings: dict[str, object]) -> None:
@@ -419,11 +272,13 @@ def _configure_reader(connection: sqlite3.Connection) -> None:
     )
 
 
-def _configure_writer(durability: Durability) -> Callable[[sqlite3.Connection], None]:
-    def configure(connection: sqlite3.Connection) -> None:
+def _configure_writer(durability: Durability) -> Callable[[DriverConnection], None]:
+    def configure(connection: DriverConnection) -> None:
         connection.execute(f"PRAGMA busy_timeout = {_SETUP_TIMEOUT_MS}").close()
         _switch_to_wal(connection)
         _configure(connection, writer_settings(durability))
+        trust_known_modules(connection)
+        connection.look_out()
 
     return configure
 

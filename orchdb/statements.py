@@ -14,12 +14,14 @@ from sqlalchemy import (
     BigInteger,
     BindParameter,
     ColumnElement,
+    Delete,
     Dialect,
     Executable,
     Insert,
     Select,
     Table,
     Tuple,
+    Update,
     bindparam,
     delete,
     exists,
@@ -48,13 +50,24 @@ class Prepared:
     """A statement compiled for one dialect: its text, how values go in, and how rows come out."""
 
     def __init__(
-        self, statement: Executable, dialect: Dialect, column_keys: Sequence[str] | None, *, changes_one: bool = False
+        self,
+        statement: Executable,
+        dialect: Dialect,
+        column_keys: Sequence[str] | None,
+        *,
+        changes_one: bool = False,
+        numbered: bool = False,
     ) -> None:
         compiled: Any = statement.compile(dialect=dialect, column_keys=column_keys)  # type: ignore[attr-defined]
         assert isinstance(compiled, SQLCompiler)
         self.sql = str(compiled)
         self.is_insert = isinstance(statement, Insert)
         self.changes_one = changes_one
+        self.adds_one = self.is_insert and changes_one
+        self.numbered = numbered
+        """Whether the database gives the row its id."""
+        self.table = str(statement.table) if isinstance(statement, (Insert, Update, Delete)) else None
+        """The table that it writes to."""
         positions = compiled.positiontup
         names: list[str] = list(compiled.binds) if positions is None else list(positions)
         binds: list[Any] = [compiled.binds[name] for name in names]
@@ -95,6 +108,12 @@ class Prepared:
         for value, required in zip(encoded, self._required, strict=True):
             if value is None and required:
                 raise InvalidValueError(f"{required}: must not be NULL", column=required.rpartition(".")[2])
+
+    def given(self, parameters: Parameters) -> dict[str, Any]:
+        """The values that a row's columns get, of what ``parameters`` gave."""
+        named = parameters if isinstance(parameters, Mapping) else dict(zip(self._names, parameters, strict=True))
+        prefix = "" if self.is_insert else "new_"
+        return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
 
     def rows(self, raws: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
         """Rows as callers see them."""
@@ -140,7 +159,13 @@ class Statement(Generic[Row]):
             tells_number = getattr(dialect, "postfetch_lastrowid", False)
             if self._number is not None and isinstance(core, Insert) and not tells_number:
                 core = core.returning(self._number)
-            prepared = Prepared(core, dialect, self._column_keys, changes_one=self._changes_one)
+            prepared = Prepared(
+                core,
+                dialect,
+                self._column_keys,
+                changes_one=self._changes_one,
+                numbered=self._number is not None,
+            )
             self._prepared[dialect.driver] = prepared
         return prepared
 

@@ -37,9 +37,13 @@ from orchdb.column_types import (
     RowNumber,
     Timestamp,
 )
+from orchdb.errors import COLUMNS
 from orchdb.rows import AGENT_STATUSES, LOG_LEVELS, PROMPT_STATUSES
 
 metadata = MetaData()
+
+TRIGGERS: set[str] = set()
+"""The names of our triggers; any other one belongs to another program."""
 
 
 class present(FunctionElement[str]):  # noqa: N801  # an SQL function
@@ -198,6 +202,22 @@ def _name_the_columns() -> None:
 _name_the_columns()
 
 
+def _name_the_constraints() -> None:
+    """Tell the errors which column a constraint of ours is about: not every engine does."""
+    for table in metadata.tables.values():
+        COLUMNS[f"{table.name}_pkey"] = "id"
+        for key in table.foreign_key_constraints:
+            COLUMNS[str(key.name)] = key.column_keys[0]
+        for constraint in table.constraints:
+            column = str(constraint.name).removeprefix(f"ck_{table.name}_")
+            if column in table.c:
+                COLUMNS[str(constraint.name)] = column
+    COLUMNS[str(_UNIQUE_NAME.name)] = "name"
+
+
+_name_the_constraints()
+
+
 # Other programs write with plain SQL. Their updates move updated_at too, and a time in another ISO form is brought into
 # the one form, because every order, page and retention compares times as text.
 _TOUCHED = {
@@ -244,6 +264,8 @@ def _names_are_unique_among_the_living(table: Table, connection: Connection, **_
 
 
 def _after_create(statement: str, dialect: str) -> None:
+    if statement.startswith("CREATE TRIGGER "):
+        TRIGGERS.add(statement.split()[2])
     ddl = DDL(statement.replace("%", "%%")).execute_if(dialect=dialect)  # type: ignore[no-untyped-call]
     event.listen(metadata, "after_create", ddl)
 

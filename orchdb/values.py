@@ -34,8 +34,6 @@ MAX_JSON_DEPTH = 254
 
 _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _UNPORTABLE = re.compile("[\0\ud800-\udfff]")
-# What stands for text that is no UUID where only a UUID can be bound: as on SQLite, the statement then finds no row.
-_NO_ROW = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 _JSON_OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
@@ -74,7 +72,8 @@ def looked_up_id(value: object, *, only_uuid: bool) -> str:
         return value
     if (not value.isascii() or "\0" in value) and _UNPORTABLE.search(value):
         raise NoSuchRowError
-    return _NO_ROW if only_uuid else value
+    # Where only a UUID can be bound, one that no row can have: as on SQLite, the statement then finds none.
+    return str(uuid.uuid4()) if only_uuid else value
 
 
 def read_id(value: Any) -> Any:

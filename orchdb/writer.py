@@ -21,7 +21,6 @@ import asyncio
 import contextlib
 import random
 import sqlite3
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -34,8 +33,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb.errors import NotConnectedError, OperationError, own, sqlite_code
 from orchdb.files import Watch
+from orchdb.foreign_triggers import Connection
 from orchdb.line import Line
 from orchdb.shielding import to_the_end
+from orchdb.work import Failure, Work, attempt
 
 NOT_RUN = object()
 """In place of a result: the lock was not to be had, and the work can be tried again."""
@@ -50,33 +51,6 @@ _CHECKPOINT_PAGES_SHARED = 250
 would only come more often."""
 _SWEEP_SECONDS = 0.1
 _CLOSED = "the manager was closed while this waited"
-
-
-class Work(ABC):
-    """What runs in the connection's thread.
-
-    Attributes:
-        several: Whether it is several statements, which stand or fall together.
-        alike: The same object in works that ``together`` can run as one; ``None`` if this one runs by itself.
-    """
-
-    several = False
-    alike: object | None = None
-
-    @abstractmethod
-    def __call__(self, connection: sqlite3.Connection) -> Any:
-        """Run it; the result is the caller's."""
-
-    def together(self, works: Sequence[Any], connection: sqlite3.Connection) -> list[Any] | None:
-        """The results of works that are alike; ``None`` if it cannot be told what each of them gave."""
-        return None
-
-
-@dataclass(eq=False, repr=False, slots=True)
-class Failure:
-    """An exception on its way from the thread to the caller."""
-
-    error: Exception
 
 
 def settle(future: asyncio.Future[Any], result: Any) -> None:
@@ -99,7 +73,7 @@ class Lane:
         self._closed = False
         self.running: asyncio.Future[Any] | None = None
 
-    def post(self, function: Callable[[sqlite3.Connection], Any], done: Callable[[Any], None]) -> None:
+    def post(self, function: Callable[[Connection], Any], done: Callable[[Any], None]) -> None:
         """Run the function in the thread; then ``done`` in the event loop, with its result or its ``Failure``."""
 
         def run() -> None:
@@ -131,31 +105,6 @@ class Lane:
         self._closed = True
 
 
-def attempt(work: Work, connection: sqlite3.Connection, *, alone: bool = False) -> Any:
-    """The result of the work or its failure; work of several statements is undone as a whole.
-
-    Args:
-        work: What to run.
-        connection: Where to run it.
-        alone: Whether work of several statements has a transaction for itself, which the caller rolls back.
-    """
-    try:
-        if not work.several or alone:
-            return work(connection)
-        connection.execute("SAVEPOINT several")
-        try:
-            result = work(connection)
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK TO several")
-                connection.execute("RELEASE several")
-            raise
-        connection.execute("RELEASE several")
-    except Exception as error:
-        return Failure(error)
-    return result
-
-
 @dataclass(eq=False, repr=False, slots=True)
 class _Entry:
     work: Work | None  # None asks for the connection itself
@@ -165,7 +114,7 @@ class _Entry:
 
 
 def run_batch(
-    batch: Sequence[_Entry], guard: Callable[[], None], connection: sqlite3.Connection, *, merged: bool = True
+    batch: Sequence[_Entry], guard: Callable[[], None], connection: Connection, *, merged: bool = True
 ) -> list[Any]:
     """The results of the entries, all in one transaction; ``NOT_RUN`` for those that did not get the lock.
 
@@ -177,9 +126,9 @@ def run_batch(
     """
     try:
         _undo(connection)  # what should have ended the last one has failed
-        lone = batch[0].work if len(batch) == 1 and not batch[0].tried else None
-        if lone is not None and not lone.several:
-            return [_run_lone(lone, guard, connection)]
+        lone = _run_lone(batch, guard, connection)
+        if lone is not None:
+            return [lone]
         connection.execute("BEGIN IMMEDIATE")
         guard()
         results = _run_all(batch, connection, merged=merged)
@@ -191,7 +140,7 @@ def run_batch(
         if sqlite_code(error) == "SQLITE_BUSY":
             return [NOT_RUN] * len(batch)
         if len(batch) == 1:
-            return [Failure(error)]
+            return [Failure(_explained(batch[0].work, error, connection))]
     else:
         if merged:
             return run_batch(batch, guard, connection, merged=False)
@@ -204,7 +153,7 @@ def run_batch(
     return one_by_one
 
 
-def run_bulk(batch: Sequence[_Entry], guard: Callable[[], None], connection: sqlite3.Connection) -> list[Any]:
+def run_bulk(batch: Sequence[_Entry], guard: Callable[[], None], connection: Connection) -> list[Any]:
     """What ``run_batch`` gives, for one work of many rows.
 
     For each row SQLite keeps the pages as they were, in case that the row fails: in a temporary file from the first
@@ -220,25 +169,35 @@ def run_bulk(batch: Sequence[_Entry], guard: Callable[[], None], connection: sql
             connection.execute("PRAGMA temp_store = 0").close()
 
 
-def _run_lone(work: Work, guard: Callable[[], None], connection: sqlite3.Connection) -> Any:
-    """The result of one statement; ``NOT_RUN`` if it did not get the lock.
+def _run_lone(batch: Sequence[_Entry], guard: Callable[[], None], connection: Connection) -> Any:
+    """The result of one statement; ``NOT_RUN`` if it did not get the lock, ``None`` if it has to be run under it.
 
     By itself it is a transaction that SQLite begins and commits, which costs two calls less. At the first try only: who
-    has waited for another process, and gave up, is asked for under the lock.
+    has waited for another process, and gave up, is asked for under the lock. So is a statement that has a trigger of
+    another program's, which may fail and keep what was done: only a transaction of ours undoes that.
     """
+    work, triggers = batch[0].work, connection.foreign_triggers
+    if len(batch) > 1 or batch[0].tried or work is None or work.several or triggers.found:
+        return None
     guard()
     result = attempt(work, connection)
+    if triggers.found:
+        return None
     if isinstance(result, Failure) and sqlite_code(result.error) == "SQLITE_BUSY":
         return NOT_RUN
     return result
 
 
-def _undo(connection: sqlite3.Connection) -> None:
+def _explained(work: Work | None, error: Exception, connection: Connection) -> Exception:
+    return error if work is None else work.explained(error, connection)
+
+
+def _undo(connection: Connection) -> None:
     if connection.in_transaction:
         connection.execute("ROLLBACK")
 
 
-def _run_all(batch: Sequence[_Entry], connection: sqlite3.Connection, *, merged: bool) -> list[Any] | None:
+def _run_all(batch: Sequence[_Entry], connection: Connection, *, merged: bool) -> list[Any] | None:
     """The results, committed; ``None`` if the transaction has to be run again in another way."""
     results: list[Any] = []
     for _, run in groupby(batch, _alike if merged else id):
@@ -260,7 +219,7 @@ def _run_all(batch: Sequence[_Entry], connection: sqlite3.Connection, *, merged:
     return results
 
 
-def _run_together(works: Sequence[Any], connection: sqlite3.Connection) -> list[Any] | None:
+def _run_together(works: Sequence[Any], connection: Connection) -> list[Any] | None:
     try:
         results: list[Any] | None = works[0].together(works, connection)
     except Exception:  # each by itself will tell whose it is
@@ -278,7 +237,7 @@ def _wanted(entry: _Entry) -> Work | None:
     return None if entry.future.cancelled() else entry.work
 
 
-def with_checkpoints(pages: int, job: Callable[[sqlite3.Connection], Any], connection: sqlite3.Connection) -> Any:
+def with_checkpoints(pages: int, job: Callable[[Connection], Any], connection: Connection) -> Any:
     """The result of the job; from here on a checkpoint follows the commit that fills so many pages of the WAL."""
     connection.execute(f"PRAGMA wal_autocheckpoint = {pages}").close()
     return job(connection)
@@ -378,7 +337,7 @@ class Writer:
             self._waiting.popleft().future.set_result(None)
             self._sweep()
 
-    def _job(self, batch: list[_Entry]) -> Callable[[sqlite3.Connection], Any]:
+    def _job(self, batch: list[_Entry]) -> Callable[[Connection], Any]:
         """What the thread does."""
         bulk = batch[0].work is not None and batch[0].work.several
         job = partial(run_bulk if bulk else run_batch, batch, self.watch.check)

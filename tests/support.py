@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import text
+import psycopg
+from sqlalchemy import make_url, text
 
 from orchdb import DatabaseManager, Transaction
 from orchdb.operations import Operations
@@ -89,6 +90,18 @@ def other_program(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
     finally:
         connection.close()
+
+
+def run_elsewhere(url: str, *statements: str) -> list[Any]:
+    """What another program, on either engine, does with plain SQL, each statement committed; the rows of the last."""
+    address = make_url(url)
+    if address.get_backend_name() == "sqlite":
+        with other_program(Path(address.database or "")) as connection:
+            return [connection.execute(statement).fetchall() for statement in statements][-1]
+    plain = address.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as server:
+        cursors = [server.execute(statement.encode()) for statement in statements]
+        return cursors[-1].fetchall() if cursors[-1].description else []
 
 
 @contextmanager

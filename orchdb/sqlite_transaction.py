@@ -1,0 +1,114 @@
+"""A transaction on SQLite's one connection that writes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from orchdb.backend import BackendTransaction, Outcome
+from orchdb.connections import part_of_transaction
+from orchdb.errors import OperationError
+from orchdb.files import Watch
+from orchdb.foreign_triggers import Connection
+from orchdb.jobs import ManyRows, OneStatement
+from orchdb.shielding import to_the_end
+from orchdb.statements import Parameters, Prepared
+from orchdb.work import Work
+from orchdb.writer import Writer
+
+ENDED = "the transaction was rolled back by an earlier failure"
+
+
+class Script(Work):
+    """Statements that give nothing back."""
+
+    def __init__(self, statements: Sequence[str]) -> None:
+        self._statements = statements
+
+    def __call__(self, connection: Connection) -> None:
+        for statement in self._statements:
+            connection.execute(statement).close()
+
+
+class InTransaction(Work):
+    """Work inside the caller's transaction, behind its savepoint.
+
+    It is refused when an earlier failure has ended the transaction: ``SAVEPOINT`` would begin a new one.
+    """
+
+    def __init__(self, work: Work, before: Sequence[str] = ()) -> None:
+        self._work = work
+        self._before = Script(before)
+
+    def __call__(self, connection: Connection) -> Any:
+        if not connection.in_transaction:
+            raise OperationError(ENDED)
+        self._before(connection)
+        return self._work(connection)
+
+
+class Check(Work):
+    """The look at the file before it is written."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def __call__(self, connection: Connection) -> None:
+        self._watch.check()
+
+
+class SqliteTransaction(BackendTransaction):
+    """A transaction that holds the writer's connection."""
+
+    def __init__(self, writer: Writer, engine: AsyncEngine, watch: Watch) -> None:
+        self._writer = writer
+        self._engine = engine
+        self._lane = writer.lane
+        self._watch = watch
+
+    def caller_connection(self, step: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]) -> AsyncConnection:
+        return part_of_transaction(self._engine, self._lane.connection, step, shielded=True)
+
+    async def run(self, prepared: Prepared, parameters: Parameters, before: Sequence[str] = ()) -> Outcome:
+        outcome: Outcome = await self._call(OneStatement(prepared, parameters), before)
+        return outcome
+
+    async def run_many(
+        self, prepared: Prepared, parameters: Sequence[Parameters], before: Sequence[str] = ()
+    ) -> list[int]:
+        numbers: list[int] = await self._call(ManyRows(prepared, parameters), before)
+        return numbers
+
+    async def script(self, statements: Sequence[str]) -> None:
+        if statements:
+            await self._call(Script(statements))
+
+    async def _call(self, work: Work, before: Sequence[str] = ()) -> Any:
+        try:
+            return await self._lane.call(InTransaction(work, before))
+        except sqlite3.DatabaseError as error:
+            self._watch.saw(error)
+            raise
+
+    def interrupt(self) -> bool:
+        self._lane.interrupt()
+        return True
+
+    async def commit(self) -> None:
+        try:
+            # A failure such as a full disk may have ended the transaction: COMMIT would then say nothing.
+            await self._call(Check(self._watch))
+            await to_the_end(self._lane.connection.commit())
+        except BaseException:
+            await self.rollback()
+            raise
+        self._writer.release()
+
+    async def rollback(self) -> None:
+        try:
+            await to_the_end(self._lane.connection.rollback())
+        finally:
+            self._writer.release()
