@@ -175,13 +175,16 @@ class DatabaseManager(Operations):
         await self.close()
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """A block whose operations are applied together, or not at all if it raises or is cancelled.
+        """Open a block whose operations are applied together, or not at all if it raises or is cancelled.
 
-        ``async with db.transaction() as tx``: ``tx`` has all operations and ``tx.conn``. Inside another one of the same
-        task it is a savepoint. While the block is open, this task writes with ``tx``.
+        ``async with db.transaction() as tx``: ``tx`` has all operations and ``tx.conn``, for all tasks that hold it. At
+        the end of the block, what returned is in the database and what raised is not. The end waits for the call that
+        is under way, or stops it if the block is undone; what comes later raises ``NotConnectedError``. While the block
+        is open, this task writes with ``tx``; ``db.transaction()`` inside it is a part of it, as ``tx.transaction()``.
 
         Raises:
-            OperationError: The write lock was not to be had in time.
+            OperationError: The write lock was not to be had in time; or at the end, the transaction was lost.
+            NotConnectedError: The manager is not connected, or was closed before the block ended.
         """
         return self._transaction()
 
