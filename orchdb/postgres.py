@@ -22,6 +22,7 @@ from orchdb.postgres_settings import PostgresSettings
 from orchdb.postgres_transaction import PostgresTransaction
 from orchdb.shielding import to_the_end
 from orchdb.statements import Parameters, Prepared, Statement
+from orchdb.waiting import until_free
 
 Result = TypeVar("Result")
 
@@ -65,7 +66,7 @@ class PostgresBackend(Backend):
             raise
 
     async def _open(self) -> None:
-        await self._prepare_schema()
+        await until_free(self._prepare_schema, self._settings.options.lock_timeout, _is_busy)
         self._lanes = self._read_lanes = self._pool(self._settings, self._engine)
         self._appends = Appends(self._lanes, self._write)
         if self._read_engine is not self._engine:
@@ -199,6 +200,10 @@ def _horizon(table: Table) -> Statement[Any]:
             pg_is_in_recovery() AS standby
     """)  # noqa: S608  # the table's own name
     return Statement(table, core.columns(newest=BigInteger, writers=Text, standby=Boolean))
+
+
+def _is_busy(error: Exception) -> bool:
+    return isinstance(error, versions.SchemaBusyError)
 
 
 def _again(lane: Lane, error: Exception, *, reads: bool) -> bool:
