@@ -8,6 +8,7 @@ overwrite rows that were acknowledged. A file is known by ``stat`` and by what S
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import sqlite3
@@ -260,7 +261,7 @@ class SqliteBackend(Backend):
         raise failure
 
     async def _attempt(self) -> None:
-        """Open everything, or nothing. It waits for a lock no longer than a moment, but once it upgrades, to the end."""
+        """Open everything or nothing, and wait no longer than a moment for a lock."""
         try:
             await self._open()
             return
@@ -284,9 +285,7 @@ class SqliteBackend(Backend):
         step = versions.decide(await versions.examine(reader), upgrade=self._upgrade, read_only=self._read_only)
         await reader.rollback()
         if step is versions.Step.UPGRADE:
-            await versions.upgrade(
-                partial(migration_engine, self.path, wal=True), partial(backed_up_beside, self.path)
-            )
+            await versions.upgrade(partial(migration_engine, self.path, wal=True), partial(backed_up_beside, self.path))
         if not self._read_only:
             await self._open_writer(create=step is versions.Step.CREATE)
         self._readers = Readers(self._open_reader, READERS, self._watch)
@@ -344,6 +343,19 @@ class SqliteBackend(Backend):
         prepared = newest_id(table).prepared(self.dialect)
         ((newest,),) = (row.values() for row in (await self.read(prepared, prepared.parameters({}))).rows)
         return Horizon(newest)  # ids are given under the write lock: no lower one comes later
+
+    def beginning(self, table: Table) -> asyncio.Future[Horizon]:
+        # At once, in this thread: it takes less than a millisecond, and what is committed meanwhile would be missed.
+        future: asyncio.Future[Horizon] = asyncio.get_running_loop().create_future()
+        prepared = newest_id(table).prepared(self.dialect)
+        try:
+            with contextlib.closing(sqlite3.connect(self._read_uri, timeout=TRY_MS / 1000, uri=True)) as connection:
+                (newest,) = connection.execute(prepared.sql, prepared.parameters({})).fetchone()
+            future.set_result(Horizon(newest))
+        except sqlite3.Error as error:
+            future.set_exception(error)
+            future.exception()  # retrieved: a tail that nobody iterates over has no use for it
+        return future
 
     def write(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
         return self._writer.run(OneStatement(prepared, parameters))

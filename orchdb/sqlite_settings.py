@@ -78,7 +78,7 @@ def engine(
 
 async def _connected(*arguments: Any, **options: Any) -> aiosqlite.Connection:
     connection = aiosqlite.connect(*arguments, **options)
-    thread = connection._thread
+    thread = connection._thread  # pyright: ignore[reportPrivateUsage]
     thread.daemon = True
     try:
         return await connection

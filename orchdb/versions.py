@@ -23,7 +23,15 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from orchdb.errors import OperationError, OrchdbError, SchemaError, SchemaOutOfDateError, sqlite_code, sqlstate, translate
+from orchdb.errors import (
+    OperationError,
+    OrchdbError,
+    SchemaError,
+    SchemaOutOfDateError,
+    sqlite_code,
+    sqlstate,
+    translate,
+)
 from orchdb.shielding import to_the_end
 from orchdb.tables import metadata
 from orchdb.threads import in_thread

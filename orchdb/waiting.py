@@ -10,7 +10,9 @@ from collections.abc import Awaitable, Callable
 PAUSE_SECONDS = (0.001, 0.020)
 
 
-async def until_free(attempt: Callable[[], Awaitable[None]], seconds: float, taken: Callable[[Exception], bool]) -> None:
+async def until_free(
+    attempt: Callable[[], Awaitable[None]], seconds: float, taken: Callable[[Exception], bool]
+) -> None:
     """Try again and again while the failure is that something is taken; once at least.
 
     Raises:
