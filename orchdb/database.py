@@ -104,6 +104,10 @@ class Verbs(ABC):
 
         return await self._observed(operation, statement.table, run)
 
+    async def give_back(self, operation: str) -> None:
+        """Give the space of deleted rows back to the file system; inside a transaction they are not gone yet."""
+        return
+
     @abstractmethod
     def _enter(self, *, write: bool) -> None:
         """Count a call that begins; raise if the verbs cannot be used now."""
@@ -286,6 +290,11 @@ class Database(Verbs):
     async def back_up(self, target: Path) -> None:
         """Make a consistent copy of the database as a new file."""
         await self._observed("backup", None, lambda: self.backend.back_up(target), write=False)
+
+    async def give_back(self, operation: str) -> None:
+        """Give the space of deleted rows back to the file system; a failure is logged, for the rows are gone."""
+        with contextlib.suppress(OrchdbError):
+            await self._observed(operation, None, lambda: self.backend.give_back())
 
     async def horizon(self, operation: str, table: Table) -> Horizon:
         """How far the log can be read now without missing a line that comes later."""

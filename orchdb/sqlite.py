@@ -42,6 +42,7 @@ from orchdb.files import (
 from orchdb.location import MEMORY
 from orchdb.readers import Readers
 from orchdb.shielding import to_the_end
+from orchdb.space import give_back
 from orchdb.sqlite_settings import (
     TRY_MS,
     WAIT_MS,
@@ -303,6 +304,9 @@ class SqliteBackend(Backend):
 
     async def back_up(self, target: Path) -> None:
         await back_up(self._read_uri, target)
+
+    async def give_back(self) -> None:
+        await give_back(self._readers.run, self._writer.run, self._writer.lane.call, self._lock_timeout)
 
     async def _open_reader(self) -> Lane:
         return await _lane(await self._connect(AsyncConnection(self._read_engine)))
