@@ -61,11 +61,7 @@ def engine(
             configured: Awaitable[None] = driver._execute(lambda: configure(driver._conn))
             return configured
 
-        try:
-            connection.run_async(settings)
-        except BaseException:
-            connection.close()  # SQLAlchemy forgets it, and its thread would answer to an event loop that has ended
-            raise
+        connection.run_async(settings)
 
     @event.listens_for(made.sync_engine, "begin")
     def on_begin(connection: Connection) -> None:
