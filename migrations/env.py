@@ -17,15 +17,16 @@ from typing import Any
 from alembic import context
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Identity, NullPool, event
+from sqlalchemy import URL, Connection, Identity
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchdb import migrating, versions
 from orchdb.errors import InvalidValueError, OperationError
-from orchdb.files import make
+from orchdb.files import make, require
 from orchdb.location import MEMORY, resolve
 from orchdb.postgres_settings import PostgresOptions, PostgresSettings
+from orchdb.sqlite_settings import migration_engine
 from orchdb.tables import metadata
 
 LOCK_TIMEOUT_MS = 60_000
@@ -85,29 +86,27 @@ def run() -> None:
     context.run_migrations()
 
 
+def makes_a_file() -> bool:
+    """Whether the command is one that may begin with a database that is not there: a question never makes one."""
+    command = getattr(context.config.cmd_opts, "cmd", None)
+    if command is not None:
+        return command[0].__name__ in ("upgrade", "stamp")
+    try:
+        return context.get_revision_argument() is not None
+    except KeyError:  # the command has no revision to go to
+        return False
+
+
 def sqlite_engine(url: URL) -> AsyncEngine:
-    """An engine for one migration: foreign keys off, and a BEGIN of our own, so that DDL is part of the transaction."""
-    if url.database != MEMORY:
-        make(Path(os.path.realpath(str(url.database))))
-    engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def on_connect(connection: Any, _record: object) -> None:
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT_MS}")
-        cursor.execute("PRAGMA foreign_keys = OFF")
-        cursor.execute("PRAGMA trusted_schema = OFF")
-        cursor.execute("PRAGMA page_count")
-        if cursor.fetchone() == (0,):  # heeded only then; a file with pages would be written to for nothing
-            cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def on_begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return engine
+    """An engine for one migration of the file."""
+    if url.database == MEMORY:
+        raise CommandError("a database in memory would end with the command: name a file")
+    path = Path(os.path.realpath(str(url.database)))
+    if makes_a_file():
+        make(path)
+    else:
+        require(path, "only an upgrade makes it")
+    return migration_engine(path, wal=False, wait_ms=LOCK_TIMEOUT_MS)
 
 
 async def migrate_url(url: URL) -> None:

@@ -49,13 +49,19 @@ class Appends:
     Args:
         lanes: Where the groups get their connections.
         run_alone: Runs one insert that commits by itself.
+        ready: Waits for what a group has to wait for, before it begins.
         alone: How many inserts run alone at a time.
     """
 
     def __init__(
-        self, lanes: Lanes, run_alone: Callable[[Prepared, Parameters], Awaitable[Outcome]], alone: int = ALONE
+        self,
+        lanes: Lanes,
+        run_alone: Callable[[Prepared, Parameters], Awaitable[Outcome]],
+        ready: Callable[[], Awaitable[None]],
+        alone: int = ALONE,
     ) -> None:
         self._lanes = lanes
+        self._ready = ready
         self._run_alone = run_alone
         self._alone_left = alone
         self._waiting: deque[_Entry] = deque()
@@ -131,6 +137,7 @@ class Appends:
 
     async def _run_group(self, members: list[_Entry]) -> None:
         try:
+            await self._ready()
             lane = await self._lanes.acquire()
             try:
                 await self._run_on(lane, members)

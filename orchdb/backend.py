@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -35,10 +36,12 @@ class Horizon(NamedTuple):
     Attributes:
         newest: The highest id that there is; 0 if there is none.
         writers: The transactions that may still add a line with a lower one.
+        gaps: Where the horizon is to begin from: the ranges of lower ids, first and last, that such a line may have.
     """
 
     newest: int
     writers: frozenset[str] = frozenset()
+    gaps: tuple[tuple[int, int], ...] = ()
 
 
 class BackendTransaction(ABC):
@@ -95,6 +98,8 @@ class Backend(ABC):
     dialect: Dialect
     connection: AsyncConnection
     """For the caller's own reading."""
+    beginnings: Collection[asyncio.Future[Horizon]] = ()
+    """Those that are not known yet: a commit waits for them with ``begun``, lest it is taken for an earlier one."""
 
     @abstractmethod
     async def open(self) -> None:
@@ -117,6 +122,22 @@ class Backend(ABC):
         """How far the log can be read now without missing a line."""
 
     @abstractmethod
+    def beginning(self, table: Table) -> asyncio.Future[Horizon]:
+        """The horizon at this call, with its gaps: what is committed later is behind it or in a gap.
+
+        The future may go unawaited.
+        """
+
+    async def begun(self) -> None:
+        """Wait until what a tail begins from is known."""
+        while self.beginnings:
+            await asyncio.wait([*self.beginnings])
+
+    async def filled(self, table: Table, gaps: Sequence[tuple[int, int]]) -> list[int]:
+        """The ids in the gaps that have a line by now, in order."""
+        return []
+
+    @abstractmethod
     def write(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
         """Run one statement and commit it."""
 
@@ -127,6 +148,10 @@ class Backend(ABC):
     @abstractmethod
     async def back_up(self, target: Path) -> None:
         """Make a consistent copy of the database as a new file."""
+
+    async def give_back(self) -> None:
+        """Give the space of deleted rows back to the file system, where that is the client's to do."""
+        return
 
     @abstractmethod
     async def begin(self) -> BackendTransaction:

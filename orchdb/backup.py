@@ -17,27 +17,32 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote
 
-from orchdb.errors import OperationError, SchemaError
+from orchdb.errors import OperationError
+from orchdb.files import file_uri
 from orchdb.shielding import to_the_end
 from orchdb.threads import in_thread
 
 _BUSY_SECONDS = 30
+_UNVERSIONED = "unversioned"
+_PENDING = ".pending.backup"
 _STEPS = 10_000
 """How many of its own steps SQLite takes between two looks at whether the caller was cancelled."""
 
 
-async def back_up(source: Path, target: Path, *, read_only: bool = False) -> None:
+async def back_up(source: str, target: Path) -> None:
     """Copy the database to a new file that only its owner can read; if this is cancelled, nothing is left of it.
+
+    Args:
+        source: Its ``file:`` URI.
+        target: The path of the copy.
 
     Raises:
         OperationError: The target exists, or cannot be made.
         sqlite3.Error: The database cannot be read, or the disk is full.
     """
     stop = threading.Event()
-    address = f"{_address(source)}?mode={'ro' if read_only else 'rw'}"
-    work = in_thread(partial(_back_up, address, _expanded(target), stop))
+    work = in_thread(partial(_back_up, source, _expanded(target), stop))
     try:
         await asyncio.wait((work,))
     except asyncio.CancelledError:
@@ -52,25 +57,42 @@ async def back_up(source: Path, target: Path, *, read_only: bool = False) -> Non
 async def backed_up_beside(path: Path, revision: str | None) -> AsyncGenerator[None]:
     """A block that changes the file, which is kept beside it: ``orchestrator.db.0001-20260204T103000000000.backup``.
 
-    The caller holds the write lock, so that no other process is making such a backup. If the block finds that the file
-    cannot be changed, the backup goes: each further try would leave one more.
+    Until the block has ended well the name says that the change is pending. If the block fails, the file is as it was
+    and the backup goes; if the process is killed, the next such block removes it. So however often a change is tried,
+    there is one backup of it.
+
+    The caller holds the write lock, so that no other process is making such a backup.
     """
-    for left in _left_over(path):
-        left.unlink(missing_ok=True)
+    _clear_away(path, revision)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    target = path.with_name(f"{path.name}.{revision or 'unversioned'}-{stamp}.backup")
-    await back_up(path, target)
+    pending = path.with_name(f"{path.name}.{revision or _UNVERSIONED}-{stamp}{_PENDING}")
+    await back_up(file_uri(path, mode="rw"), pending)
     try:
         yield
-    except SchemaError:
-        target.unlink(missing_ok=True)
+    except BaseException:
+        pending.unlink(missing_ok=True)
         raise
+    _settle(pending)
 
 
-def _left_over(path: Path) -> list[Path]:
-    """What is left of such backups whose process was killed."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.\w+-\d{{8}}T\d{{12}}\.backup\..*\.partial(?:-journal)?", re.ASCII)
-    return [found for found in path.parent.iterdir() if pattern.fullmatch(found.name)]
+def _clear_away(path: Path, revision: str | None) -> None:
+    """Bring in order what processes left that were killed during such a block."""
+    name = re.escape(path.name)
+    partial = re.compile(rf"\.{name}\.\w+-\d{{8}}T\d{{12}}(?:\.pending)?\.backup\..*\.partial(?:-journal)?", re.ASCII)
+    pending = re.compile(rf"{name}\.(\w+)-\d{{8}}T\d{{12}}{re.escape(_PENDING)}", re.ASCII)
+    for found in path.parent.iterdir():
+        if partial.fullmatch(found.name):
+            found.unlink(missing_ok=True)
+        elif match := pending.fullmatch(found.name):
+            if match[1] == (revision or _UNVERSIONED):
+                found.unlink(missing_ok=True)  # the file is as it was when the backup was made, or newer
+            else:
+                _settle(found)  # the change was committed, for the file has another revision
+
+
+def _settle(pending: Path) -> None:
+    with contextlib.suppress(OSError):  # the change has been committed, whatever the backup is called
+        pending.rename(pending.with_name(pending.name.removesuffix(_PENDING) + ".backup"))
 
 
 def _expanded(path: Path) -> Path:
@@ -103,7 +125,7 @@ def _copy(source: str, target: Path, stop: threading.Event) -> None:
         with contextlib.closing(sqlite3.connect(source, timeout=_BUSY_SECONDS, uri=True)) as connection:
             connection.set_progress_handler(stop.is_set, _STEPS)
             connection.execute("PRAGMA trusted_schema = OFF")
-            connection.execute("VACUUM INTO ?", (_address(partial),))
+            connection.execute("VACUUM INTO ?", (file_uri(partial),))
         _sync(partial)
         if not stop.is_set():
             _publish(partial, target)
@@ -123,10 +145,6 @@ def _publish(partial: Path, target: Path) -> None:
     except OSError:  # the file system has no hard links
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     partial.replace(target)
-
-
-def _address(path: Path) -> str:
-    return f"file:{quote(os.fsencode(path))}"
 
 
 def _sync(path: Path) -> None:

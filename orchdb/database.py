@@ -104,6 +104,10 @@ class Verbs(ABC):
 
         return await self._observed(operation, statement.table, run)
 
+    async def give_back(self, operation: str) -> None:
+        """Give the space of deleted rows back to the file system; inside a transaction they are not gone yet."""
+        return
+
     @abstractmethod
     def _enter(self, *, write: bool) -> None:
         """Count a call that begins; raise if the verbs cannot be used now."""
@@ -287,9 +291,40 @@ class Database(Verbs):
         """Make a consistent copy of the database as a new file."""
         await self._observed("backup", None, lambda: self.backend.back_up(target), write=False)
 
+    async def give_back(self, operation: str) -> None:
+        """Give the space of deleted rows back to the file system; a failure is logged, for the rows are gone."""
+        with contextlib.suppress(OrchdbError):
+            await self._observed(operation, None, lambda: self.backend.give_back())
+
     async def horizon(self, operation: str, table: Table) -> Horizon:
         """How far the log can be read now without missing a line that comes later."""
         return await self._observed(operation, table.name, lambda: self.backend.horizon(table), write=False)
+
+    def beginning(self, operation: str, table: Table) -> Callable[[], Awaitable[Horizon]]:
+        """The horizon at this call, which a tail begins from: what asks for it, or nobody does.
+
+        Raises:
+            NotConnectedError: The manager is not connected.
+        """
+        self._enter(write=False)
+        self._leave()
+        beginning = self.backend.beginning(table)
+
+        async def result() -> Horizon:
+            return await asyncio.shield(beginning)
+
+        return lambda: self._observed(operation, table.name, result, write=False)
+
+    async def filled(self, operation: str, table: Table, gaps: Sequence[tuple[int, int]]) -> list[int]:
+        """The ids in the gaps of a beginning that have a line by now, in order."""
+        return await self._observed(operation, table.name, lambda: self.backend.filled(table, gaps), write=False)
+
+    def check_filters(self, statement: Statement[Any], values: Values) -> None:
+        """Raise what reading with these values would raise before it runs."""
+        self._enter(write=False)
+        self._leave()
+        with contextlib.suppress(NoSuchRowError):
+            statement.prepared(self.dialect).parameters(values)
 
     async def fetch_newest(self, operation: str, statement: Statement[Row], values: Values) -> list[Row]:
         """All rows, in the order of the statement, also those that a replica may not have yet."""
@@ -331,6 +366,7 @@ class Database(Verbs):
     async def _finish(self, block: Block) -> None:
         failure: OrchdbError
         try:
+            await self.backend.begun()
             await block.commit()
         except Exception as error:
             failure = _failed(error, "transaction", None)

@@ -19,6 +19,7 @@ import time
 import weakref
 from functools import cache
 from pathlib import Path
+from urllib.parse import quote
 
 from orchdb.errors import OperationError, sqlite_code, sqlite_errorname, translate
 
@@ -33,6 +34,8 @@ _REMOTE = (
 )
 _DAMAGE = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB"})
 _LOOK_SECONDS = 0.1
+_MEMORY = "/dev/shm"  # noqa: S108
+_ENOUGH = 1 << 30
 
 
 def make(path: Path) -> None:
@@ -58,16 +61,22 @@ def make(path: Path) -> None:
         raise OperationError(f"{path} cannot be used: {reason}")
 
 
-def require(path: Path) -> None:
+def require(path: Path, why: str = "read_only makes no file") -> None:
     """Make sure that the file is there, where none may be made.
 
     Raises:
         OperationError: There is no regular file at the path.
     """
     if not path.exists():
-        raise OperationError(f"{path} does not exist, and read_only makes no file")
+        raise OperationError(f"{path} does not exist, and {why}")
     if not path.is_file():
         raise OperationError(f"{path} is not a regular file")
+
+
+def file_uri(path: Path, **options: str) -> str:
+    """The file as a ``file:`` URI, because only that can say that a missing file is not to be made."""
+    query = "&".join(f"{name}={value}" for name, value in options.items())
+    return f"file:{quote(os.fsencode(path))}?{query}"
 
 
 def _make_file(path: Path) -> None:
@@ -79,12 +88,56 @@ def _make_file(path: Path) -> None:
 
 
 class PrivateFolder:
-    """A folder for a database that lives as long as its manager, in memory-backed storage where there is such."""
+    """A folder for a database that lives as long as its manager, in memory-backed storage where that has room.
+
+    A container often has only 64 MB of such storage: then the place with the most room is taken.
+
+    Raises:
+        OperationError: There is no folder that can be written.
+    """
 
     def __init__(self) -> None:
-        storage = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
-        self.path = Path(tempfile.mkdtemp(prefix="orchdb-", dir=storage))
+        made = None
+        with contextlib.suppress(OSError):
+            made = tempfile.mkdtemp(prefix="orchdb-", dir=_storage())
+        if made is None:
+            raise OperationError(
+                "a database in memory needs a folder for its file, and neither /dev/shm nor a temporary folder can be "
+                "written: set TMPDIR to one that can"
+            )
+        self.path = Path(made)
         self.remove = weakref.finalize(self, _remove, self.path, os.getpid())
+
+
+def _storage() -> str:
+    memory = _room(_MEMORY)
+    if memory >= _ENOUGH:
+        return _MEMORY
+    temporary = tempfile.gettempdir()
+    return temporary if _room(temporary) > memory else _MEMORY
+
+
+def _room(folder: str) -> int:
+    """The free bytes of a folder that can be written; -1 if it is none."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return -1
+    return shutil.disk_usage(folder).free
+
+
+def temp_store(room: int = 0) -> int:
+    """What ``PRAGMA temp_store`` has to be: 0, files, if SQLite finds a folder for them; else 2, memory.
+
+    A container whose own file system is read-only has no such folder, and whatever needs one would fail.
+
+    Args:
+        room: How many bytes the folder has to have free.
+    """
+    if sys.platform == "win32":
+        return 0
+    # Where SQLite looks; the first that can be written is the one it takes.
+    folders = (os.environ.get("SQLITE_TMPDIR"), os.environ.get("TMPDIR"), "/var/tmp", "/usr/tmp", "/tmp", ".")  # noqa: S108
+    found = next((free for folder in folders if folder and (free := _room(folder)) >= 0), -1)
+    return 0 if found >= room else 2
 
 
 def _remove(folder: Path, process: int) -> None:
@@ -98,7 +151,65 @@ def named(path: Path, error: BaseException) -> OperationError:
     message = known.message
     if known.code == "SQLITE_READONLY_DIRECTORY":
         message = "its folder cannot be written, which SQLite needs for a file in WAL mode, even to read it"
+    elif refuses_to_write(error) and on_read_only_medium(path):
+        message = "it is on a read-only medium: with read_only=True it can be read"
+    elif sqlite_code(error) == "SQLITE_BUSY":
+        message = "it stayed locked by another connection or process for longer than lock_timeout"
     return OperationError(f"{path}: {message}", operation="connect", code=known.code)
+
+
+def refuses_to_write(error: BaseException) -> bool:
+    """Whether SQLite could not open or lock a file because it cannot write there."""
+    return sqlite_code(error) in {"SQLITE_CANTOPEN", "SQLITE_READONLY"}
+
+
+def on_read_only_medium(path: Path) -> bool:
+    """Whether the file system that holds the file is mounted to be read only."""
+    with contextlib.suppress(OSError, AttributeError):  # not every system can tell
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    return False
+
+
+class Frozen:
+    """A file on a read-only medium, which SQLite reads without locks and without a WAL.
+
+    Nobody can write it there, but somebody may be able to from elsewhere, as with a volume that a container has as a
+    read-only one.
+
+    Raises:
+        OperationError: Rows are in the WAL, which cannot be read there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known = self._state()
+        if self._known[1] is not None and self._known[1][0] > 0:
+            raise OperationError(
+                f"{path} is on a read-only medium, where the newest rows, which are in its -wal file, cannot be read: "
+                "copy both files together to a folder that can be written, or open it once there and close it"
+            )
+
+    def check(self) -> None:
+        """Refuse what was read if somebody has written meanwhile.
+
+        Raises:
+            OperationError: The file is not what it was when it was opened.
+        """
+        if self._state() != self._known:
+            raise OperationError(
+                f"{self._path} was changed while it was open on a read-only medium: close() and connect() again"
+            )
+
+    def _state(self) -> list[tuple[int, int, int] | None]:
+        return [_content(self._path), _content(self._path.with_name(f"{self._path.name}-wal"))]
+
+
+def _content(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 class Watch:

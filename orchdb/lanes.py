@@ -306,6 +306,10 @@ class Lanes:
             self._later(self._keep(opening))
             raise
 
+    def all_taken(self) -> bool:
+        """Whether the next one who asks has to wait."""
+        return self._slots.locked()
+
     async def _keep(self, opening: asyncio.Future[Lane]) -> None:
         """What a cancelled task began to open is for the next one; cut off in the middle it would leak."""
         try:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Sequence
-from functools import cache, partial
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import BigInteger, Boolean, Table, Text, text
+from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from orchdb import postgres_horizons as horizons
 from orchdb import versions
 from orchdb.appends import Appends
 from orchdb.backend import Backend, BackendTransaction, Horizon, Outcome
@@ -21,15 +23,23 @@ from orchdb.lanes import AsyncpgLane, Lane, Lanes, PsycopgLane
 from orchdb.postgres_settings import PostgresSettings
 from orchdb.postgres_transaction import PostgresTransaction
 from orchdb.shielding import to_the_end
-from orchdb.statements import Parameters, Prepared, Statement
-
-Result = TypeVar("Result")
+from orchdb.statements import Parameters, Prepared
+from orchdb.waiting import until_free
 
 TRIES = 4
 RETRY_SECONDS = (0.005, 0.05)
 # Rolled back for certain: a conflict, a deadlock, and a plan or a prepared statement that the server no longer has.
 _TRY_AGAIN = frozenset({"40001", "40P01"})
 _TRY_ON_ANOTHER = frozenset({"0A000", "26000"})
+
+
+_beginnings: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, set[asyncio.Future[Horizon]]]]
+_beginnings = WeakKeyDictionary()
+
+
+def _beginnings_at(place: str) -> set[asyncio.Future[Horizon]]:
+    """Those of every manager of this event loop that has the database open: what one writes, another may follow."""
+    return _beginnings.setdefault(asyncio.get_running_loop(), {}).setdefault(place, set())
 
 
 class PostgresBackend(Backend):
@@ -53,6 +63,7 @@ class PostgresBackend(Backend):
             self._read_engine = read_settings.engine(settings.options.pool_size, read_only=True)
         self._caller_engine = self._read_settings.engine(1, read_only=True)
         self._pools: list[Lanes] = []
+        self._own_beginnings = set[asyncio.Future[Horizon]]()
         self._appends: Appends | None = None
         self._connection: AsyncConnection | None = None
         self.dialect = self._engine.dialect
@@ -65,9 +76,10 @@ class PostgresBackend(Backend):
             raise
 
     async def _open(self) -> None:
-        await self._prepare_schema()
+        self.beginnings = self._beginnings = _beginnings_at(self._settings.place)
+        await until_free(self._prepare_schema, self._settings.options.lock_timeout, _is_busy)
         self._lanes = self._read_lanes = self._pool(self._settings, self._engine)
-        self._appends = Appends(self._lanes, self._write)
+        self._appends = Appends(self._lanes, self._write, self.begun)
         if self._read_engine is not self._engine:
             self._read_lanes = self._pool(self._read_settings, self._read_engine)
         await self._open_connection()
@@ -104,6 +116,10 @@ class PostgresBackend(Backend):
         return lanes
 
     async def close(self) -> None:
+        for beginning in self._own_beginnings:
+            beginning.cancel()
+        if self._own_beginnings:
+            await asyncio.wait([*self._own_beginnings])
         if self._appends is not None:
             await self._appends.close()
         for lanes in self._pools:
@@ -122,13 +138,48 @@ class PostgresBackend(Backend):
         return self._single(self._lanes, prepared, parameters, reads=True)
 
     async def horizon(self, table: Table) -> Horizon:
-        prepared = _horizon(table).prepared(self.dialect)
-        ((newest, writers, standby),) = (
-            row.values() for row in (await self.read_newest(prepared, prepared.parameters({}))).rows
-        )
-        if standby:
-            raise OperationError("the server is a standby: it does not know who is writing")
-        return Horizon(newest, frozenset(writers.split()))
+        prepared = horizons.horizon(table).prepared(self.dialect)
+        return horizons.found(await self.read_newest(prepared, prepared.parameters({})))[1]
+
+    def beginning(self, table: Table) -> asyncio.Future[Horizon]:
+        task = asyncio.ensure_future(self._beginning(table))
+        self._own_beginnings.add(task)
+        self._beginnings.add(task)
+        task.add_done_callback(self._has_begun)
+        return task
+
+    def _has_begun(self, task: asyncio.Future[Horizon]) -> None:
+        self._own_beginnings.discard(task)
+        self._beginnings.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieved: a tail that nobody iterates over has no use for it
+
+    async def _beginning(self, table: Table) -> Horizon:
+        if not self._lanes.all_taken():
+            return await self._begin_on(self.read_newest, table)
+        # Those who have them may be about to commit, and wait for this.
+        engine = self._settings.engine(1)
+        try:
+            lane = await _open_lane(self._settings, engine)
+            try:
+                return await self._begin_on(lane.run, table)
+            finally:
+                await to_the_end(lane.connection.close())
+        finally:
+            await to_the_end(engine.dispose())
+
+    async def _begin_on(self, run: Callable[[Prepared, Parameters], Awaitable[Outcome]], table: Table) -> Horizon:
+        prepared = horizons.before_beginning(table).prepared(self.dialect)
+        last, before = horizons.found(await run(prepared, prepared.parameters({})))
+        prepared = horizons.beginning(table).prepared(self.dialect)
+        # Only a transaction that was at work already may have taken any id; all others take those behind the last one.
+        outcome = await run(prepared, prepared.parameters({"after_id": 0 if before.writers else last}))
+        return horizons.found(outcome)[1]
+
+    async def filled(self, table: Table, gaps: Sequence[tuple[int, int]]) -> list[int]:
+        prepared = horizons.filled(table).prepared(self.dialect)
+        outcome = await self.read_newest(prepared, prepared.parameters(horizons.ranges(gaps)))
+        return [row["id"] for row in outcome.rows]
 
     def write(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
         if prepared.is_insert and self._appends is not None:
@@ -140,6 +191,8 @@ class PostgresBackend(Backend):
 
     async def _single(self, lanes: Lanes, prepared: Prepared, parameters: Parameters, *, reads: bool) -> Outcome:
         """Run one statement that commits by itself; again, if it certainly was not applied or changes nothing."""
+        if self.beginnings and not reads:
+            await self.begun()
         tries = 1
         while True:
             lane = await lanes.acquire()
@@ -166,6 +219,7 @@ class PostgresBackend(Backend):
         except BaseException:
             await transaction.rollback()
             raise
+        await self.begun()
         await transaction.commit()
         return numbers
 
@@ -185,20 +239,8 @@ class PostgresBackend(Backend):
             tries += 1
 
 
-@cache
-def _horizon(table: Table) -> Statement[Any]:
-    # Whoever took an id below the newest one got this lock of the sequence's with it, and holds it until its row can be
-    # seen. So if it is not among those who hold it after the newest id was read, its row is there. The same lock of the
-    # table's is of those who write with an id of their own.
-    core = text(f"""
-        SELECT coalesce((SELECT max(id) FROM {table.name}), 0) AS newest,
-            coalesce((SELECT string_agg(virtualtransaction, ' ') FROM pg_locks
-                WHERE mode = 'RowExclusiveLock' AND relation IN
-                    (CAST('{table.name}' AS regclass), CAST(pg_get_serial_sequence('{table.name}', 'id') AS regclass))
-                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())), '') AS writers,
-            pg_is_in_recovery() AS standby
-    """)  # noqa: S608  # the table's own name
-    return Statement(table, core.columns(newest=BigInteger, writers=Text, standby=Boolean))
+def _is_busy(error: Exception) -> bool:
+    return isinstance(error, versions.SchemaBusyError)
 
 
 def _again(lane: Lane, error: Exception, *, reads: bool) -> bool:

@@ -1,6 +1,6 @@
-"""SQLite: the two engines, the settings of every connection, and how statements reach them.
+"""SQLite: the two engines, and how statements reach them.
 
-Each setting answers a fault that was provoked: see the comments. No function here opens, reads or copies a database
+No function here opens, reads or copies a database
 file that exists: closing any descriptor of it would drop the locks of this whole process, and other processes would
 overwrite rows that were acknowledged. A file is known by ``stat`` and by what SQLite says of it.
 """
@@ -8,41 +8,57 @@ overwrite rows that were acknowledged. A file is known by ``stat`` and by what S
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, Table, event
+from sqlalchemy import URL, Connection, Table, event
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb import versions
 from orchdb.backend import Backend, BackendTransaction, Durability, Horizon, Outcome
 from orchdb.backup import back_up, backed_up_beside
 from orchdb.connections import ShieldedConnection
 from orchdb.errors import OperationError, sqlite_code
-from orchdb.files import PrivateFolder, Watch, make, named, require, warn_about
-from orchdb.foreign_triggers import Connection as DriverConnection
-from orchdb.foreign_triggers import trust_known_modules
+from orchdb.files import (
+    Frozen,
+    PrivateFolder,
+    Watch,
+    file_uri,
+    make,
+    named,
+    on_read_only_medium,
+    refuses_to_write,
+    require,
+    warn_about,
+)
 from orchdb.jobs import ManyRows, OneStatement
 from orchdb.location import MEMORY
 from orchdb.readers import Readers
 from orchdb.shielding import to_the_end
+from orchdb.space import give_back
+from orchdb.sqlite_settings import (
+    TRY_MS,
+    WAIT_MS,
+    Pragma,
+    configure_reader,
+    configure_writer,
+    engine,
+    migration_engine,
+)
 from orchdb.sqlite_transaction import ENDED, SqliteTransaction
 from orchdb.statements import Parameters, Prepared, newest_id
-from orchdb.work import Work
-from orchdb.writer import CHECKPOINT_PAGES, RETRY_SECONDS, Lane, Writer, locked
+from orchdb.waiting import until_free
+from orchdb.writer import RETRY_SECONDS, Lane, Writer, locked
 
 READERS = 4
-_SETUP_TIMEOUT_MS = 10_000
-_WRITER_TIMEOUT_MS = 100
-_UPGRADE_TIMEOUT_MS = 600_000  # another process may be upgrading a large file
 
 
 class SqliteBackend(Backend):
@@ -73,15 +89,18 @@ class SqliteBackend(Backend):
         # SQLite keeps the WAL beside the file that a link points to, so that file is the one to create and to watch.
         self.path = Path(os.path.realpath(url.database or ""))
         self._watch = Watch(self.path)
-        self._write_engine = _engine(_address(self.path), 1, _configure_writer(durability), "BEGIN IMMEDIATE")
+        self._frozen: Frozen | None = None
+        self._write_engine = engine(file_uri(self.path, mode="rw"), 1, configure_writer(durability))
         event.listen(self._write_engine.sync_engine, "before_cursor_execute", _refuse_after_the_end)
-        mode = "ro" if read_only else "rw"
-        self._read_engine = _engine(_address(self.path, mode), READERS + 1, _configure_reader, "BEGIN")
+        self._read_uri = file_uri(self.path, mode="ro" if read_only else "rw")
+        self._read_engine = engine(self._read_uri, READERS + 1, configure_reader, "BEGIN")
         self.dialect = self._write_engine.dialect
 
     async def open(self) -> None:
         try:
-            await to_the_end(self._open())
+            (require if self._read_only else make)(self.path)
+            warn_about(self.path)
+            await until_free(lambda: to_the_end(self._attempt()), self._lock_timeout, _is_locked)
             return
         except BaseException as error:
             await to_the_end(self.close())
@@ -90,34 +109,52 @@ class SqliteBackend(Backend):
             failure = named(self.path, error)
         raise failure
 
+    async def _attempt(self) -> None:
+        """Open everything or nothing, and wait no longer than a moment for a lock."""
+        try:
+            await self._open()
+            return
+        except BaseException as error:
+            await self._disconnect()
+            if not (self._read_only and self._frozen is None and refuses_to_write(error)):
+                raise
+            if not on_read_only_medium(self.path):
+                raise
+        self._frozen = Frozen(self.path)
+        self._read_uri = file_uri(self.path, mode="ro", immutable="1")
+        self._read_engine = engine(self._read_uri, READERS + 1, configure_reader, "BEGIN")
+        await self._attempt()
+
     async def _open(self) -> None:
-        (require if self._read_only else make)(self.path)
-        warn_about(self.path)
         # The reader comes first: a database that is not ours has to be refused before anything of it is changed.
         reader = await self._connect(ShieldedConnection(self._read_engine))
         self.connection = await reader.execution_options(isolation_level="AUTOCOMMIT")
+        lane = await _lane(reader)
+        await lane.call(Pragma("busy_timeout", TRY_MS))
         step = versions.decide(await versions.examine(reader), upgrade=self._upgrade, read_only=self._read_only)
         await reader.rollback()
         if step is versions.Step.UPGRADE:
-            await versions.upgrade(partial(_migration_engine, self.path), partial(backed_up_beside, self.path))
-        self._readers = Readers(self._open_reader, READERS, self._watch)
-        self._queues.append(self._readers)
+            await versions.upgrade(partial(migration_engine, self.path, wal=True), partial(backed_up_beside, self.path))
         if not self._read_only:
             await self._open_writer(create=step is versions.Step.CREATE)
+        self._readers = Readers(self._open_reader, READERS, self._watch)
+        self._queues.append(self._readers)
+        await lane.call(Pragma("busy_timeout", WAIT_MS))
+        await lane.call(Pragma("schema_version"))  # it has to read once to know that the file is in WAL mode by now
         self._watch.begin()
 
     async def _open_writer(self, *, create: bool) -> None:
         connection = await self._connect(AsyncConnection(self._write_engine))
         if create:
             await versions.create(connection, self._schema_path)
-        lane = await _lane(connection)
-        # From here on the queue waits for locks, and the thread only for a moment.
-        await lane.call(Pragma("busy_timeout", _WRITER_TIMEOUT_MS))
-        self._writer = Writer(lane, self._lock_timeout, self._watch)
+        self._writer = Writer(await _lane(connection), self._lock_timeout, self._watch)
         self._queues.append(self._writer)
 
     async def back_up(self, target: Path) -> None:
-        await back_up(self.path, target, read_only=self._read_only)
+        await back_up(self._read_uri, target)
+
+    async def give_back(self) -> None:
+        await give_back(self._readers.run, self._writer.run, self._writer.lane.call, self._lock_timeout)
 
     async def _open_reader(self) -> Lane:
         return await _lane(await self._connect(AsyncConnection(self._read_engine)))
@@ -129,8 +166,13 @@ class SqliteBackend(Backend):
     async def close(self) -> None:
         if os.getpid() != self._process:
             return  # the threads of the connections are the parent's, and so is what they hold
-        for queue in self._queues:
-            queue.abandon()
+        await self._disconnect()
+        if self._folder is not None:
+            self._folder.remove()
+
+    async def _disconnect(self) -> None:
+        while self._queues:
+            self._queues.pop().abandon()
         while self._connections:
             connection = self._connections.pop()
             if not connection.closed:  # the caller may have closed db.conn
@@ -138,16 +180,34 @@ class SqliteBackend(Backend):
                 await connection.invalidate()
         await self._read_engine.dispose()
         await self._write_engine.dispose()
-        if self._folder is not None:
-            self._folder.remove()
 
     def read(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
+        if self._frozen is not None:
+            return self._read_frozen(self._frozen, prepared, parameters)
         return self._readers.run(OneStatement(prepared, parameters))
+
+    async def _read_frozen(self, frozen: Frozen, prepared: Prepared, parameters: Parameters) -> Outcome:
+        outcome: Outcome = await self._readers.run(OneStatement(prepared, parameters))
+        frozen.check()
+        return outcome
 
     async def horizon(self, table: Table) -> Horizon:
         prepared = newest_id(table).prepared(self.dialect)
         ((newest,),) = (row.values() for row in (await self.read(prepared, prepared.parameters({}))).rows)
         return Horizon(newest)  # ids are given under the write lock: no lower one comes later
+
+    def beginning(self, table: Table) -> asyncio.Future[Horizon]:
+        # At once, in this thread: it takes less than a millisecond, and what is committed meanwhile would be missed.
+        future: asyncio.Future[Horizon] = asyncio.get_running_loop().create_future()
+        prepared = newest_id(table).prepared(self.dialect)
+        try:
+            with contextlib.closing(sqlite3.connect(self._read_uri, timeout=TRY_MS / 1000, uri=True)) as connection:
+                (newest,) = connection.execute(prepared.sql, prepared.parameters({})).fetchone()
+            future.set_result(Horizon(newest))
+        except sqlite3.Error as error:
+            future.set_exception(error)
+            future.exception()  # retrieved: a tail that nobody iterates over has no use for it
+        return future
 
     def write(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
         return self._writer.run(OneStatement(prepared, parameters))
@@ -184,58 +244,12 @@ class SqliteBackend(Backend):
             await asyncio.sleep(random.uniform(*RETRY_SECONDS))  # noqa: S311  # a pause, not a secret
 
 
-class Pragma(Work):
-    """A setting of the connection: read, or written and read back."""
-
-    def __init__(self, name: str, value: object = None) -> None:
-        self._statement = f"PRAGMA {name}" if value is None else f"PRAGMA {name} = {value}"
-
-    def __call__(self, connection: sqlite3.Connection) -> Any:
-        cursor = connection.execute(self._statement)
-        row = cursor.fetchone()
-        cursor.close()  # an unread PRAGMA cursor holds a lock
-        return row[0] if row else None
-
-
-def _address(path: Path, mode: str = "rw") -> URL:
-    # As a file: URI, because only that can say that a missing file is not to be made.
-    return URL.create(
-        "sqlite+aiosqlite", database=f"file:{quote(os.fsencode(path))}", query={"mode": mode, "uri": "true"}
-    )
-
-
 async def _lane(connection: AsyncConnection) -> Lane:
     return Lane(connection, (await connection.get_raw_connection()).driver_connection)
 
 
-def _engine(url: URL, size: int, configure: Callable[[DriverConnection], None], begin: str) -> AsyncEngine:
-    """An engine whose connections are set up by ``configure`` and begin their transactions with ``begin``."""
-    engine = create_async_engine(
-        url,
-        poolclass=AsyncAdaptedQueuePool,
-        pool_size=size,
-        max_overflow=0,
-        pool_timeout=_SETUP_TIMEOUT_MS / 1000,
-        connect_args={"factory": DriverConnection},
-        hide_parameters=True,
-    )
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def on_connect(connection: Any, record: object) -> None:
-        # One hop for all settings: each call through the adapter would be a hop of its own.
-        def settings(driver: Any) -> Awaitable[None]:
-            configured: Awaitable[None] = driver._execute(lambda: configure(driver._conn))
-            return configured
-
-        connection.run_async(settings)
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def on_begin(connection: Connection) -> None:
-        options = connection.get_execution_options()
-        if options.get("isolation_level") != "AUTOCOMMIT":
-            connection.exec_driver_sql(begin)
-
-    return engine
+def _is_locked(error: Exception) -> bool:
+    return sqlite_code(error) == "SQLITE_BUSY"
 
 
 def _refuse_after_the_end(connection: Connection, *_: object) -> None:
@@ -244,81 +258,3 @@ def _refuse_after_the_end(connection: Connection, *_: object) -> None:
     if connection.in_transaction() and not driver.in_transaction:
         raise OperationError(ENDED)
     driver._conn.foreign_triggers.ours = False  # none of the caller's own statements is refused
-
-
-def _configure(connection: sqlite3.Connection, settings: dict[str, object]) -> None:
-    """Apply the settings in their order and read each one back."""
-    # The driver's own transaction control loses updates: BEGIN is ours alone.
-    connection.isolation_level = None
-    Pragma("busy_timeout", _SETUP_TIMEOUT_MS)(connection)
-    for name, value in settings.items():
-        Pragma(name, value)(connection)
-        found = Pragma(name)(connection)
-        if found != value:
-            raise OperationError(f"SQLite did not take the setting {name}: it is {found}")
-
-
-def _configure_reader(connection: sqlite3.Connection) -> None:
-    _configure(
-        connection,
-        {
-            "foreign_keys": 1,
-            "trusted_schema": 0,  # the file is input: its schema may call nothing with side effects
-            "query_only": 1,
-            "wal_autocheckpoint": 0,  # only the writer checkpoints: two at once meet SQLite's WAL-reset bug
-            "mmap_size": 0,  # an I/O error would be a SIGBUS
-            "cell_size_check": 1,  # damage is noticed earlier
-        },
-    )
-
-
-def _configure_writer(durability: Durability) -> Callable[[DriverConnection], None]:
-    def configure(connection: DriverConnection) -> None:
-        connection.execute(f"PRAGMA busy_timeout = {_SETUP_TIMEOUT_MS}").close()
-        _switch_to_wal(connection)
-        _configure(connection, writer_settings(durability))
-        trust_known_modules(connection)
-        connection.look_out()
-
-    return configure
-
-
-def writer_settings(durability: Durability) -> dict[str, object]:
-    """The settings of the connection that writes."""
-    return {
-        "synchronous": 2 if durability == "full" else 1,
-        "foreign_keys": 1,
-        "trusted_schema": 0,
-        "journal_size_limit": 64 * 1024 * 1024,  # a long reader lets the WAL grow; this trims it afterwards
-        "wal_autocheckpoint": CHECKPOINT_PAGES,
-        "cache_size": -16_000,
-        "mmap_size": 0,
-        "cell_size_check": 1,
-    }
-
-
-def _migration_engine(path: Path) -> AsyncEngine:
-    """An engine for one upgrade, which rebuilds tables: with foreign keys on, that would delete every child row."""
-
-    def configure(connection: sqlite3.Connection) -> None:
-        _switch_to_wal(connection)  # so that the others, who wait for the upgrade, can read meanwhile
-        _configure(connection, {"foreign_keys": 0, "trusted_schema": 0, "mmap_size": 0})
-        Pragma("busy_timeout", _UPGRADE_TIMEOUT_MS)(connection)
-
-    return _engine(_address(path), 1, configure, "BEGIN IMMEDIATE")
-
-
-def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    """Switch a fresh file to WAL; that can be refused at once while another process does the same."""
-    deadline = time.monotonic() + _SETUP_TIMEOUT_MS / 1000
-    while Pragma("journal_mode")(connection) != "wal":
-        try:
-            if Pragma("page_count")(connection) == 0:
-                Pragma("auto_vacuum", 2)(
-                    connection
-                )  # only a file without pages takes it: later deletions can give back
-            Pragma("journal_mode", "wal")(connection)
-        except sqlite3.OperationalError as error:
-            if sqlite_code(error) != "SQLITE_BUSY" or time.monotonic() > deadline:
-                raise
-            time.sleep(random.uniform(*RETRY_SECONDS))  # noqa: S311  # a pause, not a secret

@@ -189,6 +189,7 @@ class TableStatements(Generic[Row]):
         self.one = lru_cache(maxsize=8)(self._one)
         self.page = lru_cache(maxsize=512)(self._page)
         self.stretch = lru_cache(maxsize=16)(self._stretch)
+        self.stretch_end = lru_cache(maxsize=1)(self._stretch_end)
         self.insert = lru_cache(maxsize=8)(self._insert)
         self.update = lru_cache(maxsize=1024)(self._update)
         self.delete = lru_cache(maxsize=8)(self._delete)
@@ -250,6 +251,13 @@ class TableStatements(Generic[Row]):
         fits = ((self.table.c[name] == self._bind(name, name, lookup=True)).is_(true()) for name in equal)
         core = select(self.table).where(key > ids[0], key <= ids[1], *fits).order_by(key)
         return Statement(self.table, core)
+
+    def _stretch_end(self, rows: int) -> Statement[Any]:
+        """The id of the last of so many lines between ``after_id`` and ``up_to_id``; none if there are fewer."""
+        key = self.table.c.id
+        ids = bindparam("after_id", type_=BigInteger()), bindparam("up_to_id", type_=BigInteger())
+        core = select(key).where(key > ids[0], key <= ids[1]).order_by(key)
+        return Statement(self.table, core.limit(literal_column("1")).offset(literal_column(str(rows - 1))))
 
     def _insert(self, names: tuple[str, ...]) -> Statement[Row]:
         return Statement(self.table, insert(self.table), names, changes_one=True)

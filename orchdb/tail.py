@@ -2,25 +2,26 @@
 
 Ids are given when a line is written and become visible when it is committed, so on a server a lower id can appear after
 a higher one. Whoever asks for "id > the last one seen" then never sees it. Here a line is given only when no
-transaction that began to write before it can still add one with a lower id.
+transaction that began to write before it can still add one with a lower id. A tail that begins with what is new also
+gives the lines whose ids were taken before, but which are committed after its call.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 from orchdb.backend import Horizon
 from orchdb.database import Database, failures_reported
 from orchdb.errors import InvalidValueError
 from orchdb.operations.table_operations import checked_number
 from orchdb.rows import AgentLogRow, SystemLogRow
-from orchdb.statements import TableStatements
+from orchdb.statements import Statement, TableStatements
 
 LogRow = TypeVar("LogRow", AgentLogRow, SystemLogRow)
-_IDS_AT_A_TIME = 500
+_LINES_AT_A_TIME = 500
 
 
 def tail(
@@ -34,31 +35,85 @@ def tail(
     """The lines behind ``after_id`` that fit the filters, then those that are written, without end.
 
     Raises:
-        InvalidValueError: ``after_id`` or ``poll_seconds`` is not usable.
+        InvalidValueError: ``after_id``, ``poll_seconds`` or a filter is not usable.
+        NotConnectedError: The manager is not connected.
     """
     with failures_reported(operation, statements.table.name):
         checked_number("after_id", after_id)
         if not isinstance(poll_seconds, (int, float)) or not 0 < poll_seconds < math.inf:
             raise InvalidValueError("poll_seconds: must be a number of seconds above 0", column="poll_seconds")
-    values = {name: value for name, value in filters.items() if value is not None}
-    statement = statements.stretch(tuple(sorted(values)))
+        values = {name: value for name, value in filters.items() if value is not None}
+        follower = _Follower(database, operation, statements, values, poll_seconds)
+        beginning = database.beginning(operation, statements.table) if after_id is None else None
+    return follower.lines(after_id or 0, beginning)  # what is refused above is refused at the call
 
-    async def look() -> Horizon:
-        return await database.horizon(operation, statements.table)
 
-    async def lines() -> AsyncIterator[LogRow]:  # what is refused above is refused at the call, not at the first line
-        last = (await look()).newest if after_id is None else after_id
+class _Follower(Generic[LogRow]):
+    """Where the lines that fit the filters come from."""
+
+    def __init__(
+        self,
+        database: Database,
+        operation: str,
+        statements: TableStatements[LogRow],
+        values: Mapping[str, Any],
+        poll_seconds: float,
+    ) -> None:
+        self._database = database
+        self._operation = operation
+        self._statements: TableStatements[LogRow] = statements
+        self._values = values
+        self._statement: Statement[LogRow] = statements.stretch(tuple(sorted(values)))
+        self._poll_seconds = poll_seconds
+        database.check_filters(self._statement, {**values, "after_id": 0, "up_to_id": 0})
+
+    async def lines(self, last: int, beginning: Callable[[], Awaitable[Horizon]] | None) -> AsyncIterator[LogRow]:
+        """The lines behind ``last``, or else behind the beginning and in its gaps, without end."""
+        if beginning is not None:
+            last, writers, gaps = await beginning()
+            if gaps:
+                await self._wait_for(writers)
+                for first, end in _runs(await self._database.filled(self._operation, self._statements.table, gaps)):
+                    for row in await self._rows(first - 1, end):
+                        yield row
         while True:
-            newest, writers = await look()
-            while newest > last and writers:
-                await asyncio.sleep(poll_seconds)
-                writers &= (await look()).writers
+            newest, writers, _ = await self._look()
+            if newest > last:
+                await self._wait_for(writers)
             while last < newest:
-                end = min(last + _IDS_AT_A_TIME, newest)
-                stretch = {**values, "after_id": last, "up_to_id": end}
-                for row in await database.fetch_newest(operation, statement, stretch):
+                end = await self._end_of_stretch(last, newest)
+                for row in await self._rows(last, end):
                     yield row
                 last = end
-            await asyncio.sleep(poll_seconds)
+            await asyncio.sleep(self._poll_seconds)
 
-    return lines()
+    async def _look(self) -> Horizon:
+        return await self._database.horizon(self._operation, self._statements.table)
+
+    async def _wait_for(self, writers: frozenset[str]) -> None:
+        while writers:
+            await asyncio.sleep(self._poll_seconds)
+            writers &= (await self._look()).writers
+
+    async def _end_of_stretch(self, last: int, newest: int) -> int:
+        """How far to read: over so many lines and not ids, because any number of ids may be missing."""
+        if newest - last <= _LINES_AT_A_TIME:
+            return newest
+        stretch = {"after_id": last, "up_to_id": newest}
+        rows = await self._database.fetch_newest(
+            self._operation, self._statements.stretch_end(_LINES_AT_A_TIME), stretch
+        )
+        return int(rows[0]["id"]) if rows else newest
+
+    async def _rows(self, last: int, end: int) -> list[LogRow]:
+        stretch = {**self._values, "after_id": last, "up_to_id": end}
+        return await self._database.fetch_newest(self._operation, self._statement, stretch)
+
+
+def _runs(ids: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The first and the last of each stretch of ids without a gap, of a bounded length."""
+    start = 0
+    for place, number in enumerate(ids):
+        if place + 1 == len(ids) or ids[place + 1] != number + 1 or place + 1 - start == _LINES_AT_A_TIME:
+            yield ids[start], number
+            start = place + 1

@@ -23,7 +23,15 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from orchdb.errors import OrchdbError, SchemaError, SchemaOutOfDateError, sqlite_code, sqlstate, translate
+from orchdb.errors import (
+    OperationError,
+    OrchdbError,
+    SchemaError,
+    SchemaOutOfDateError,
+    sqlite_code,
+    sqlstate,
+    translate,
+)
 from orchdb.shielding import to_the_end
 from orchdb.tables import metadata
 from orchdb.threads import in_thread
@@ -51,6 +59,10 @@ _one_migration = threading.Lock()
 
 Before = Callable[[str | None], AbstractAsyncContextManager[None]]
 """Given the old revision, a block around the change: it is entered before anything is changed."""
+
+
+class SchemaBusyError(OperationError):
+    """Another process is changing the schema: to be tried again."""
 
 
 class Step(Enum):
@@ -137,6 +149,7 @@ async def create(connection: AsyncConnection, schema_path: Path | None = None) -
 
     Raises:
         SchemaError: The schema file is missing or invalid.
+        SchemaBusyError: Another process is changing the schema; on SQLite that is the driver's error of a lock.
     """
     async with connection.begin():
         await connection.run_sync(_create, schema_path)
@@ -145,6 +158,8 @@ async def create(connection: AsyncConnection, schema_path: Path | None = None) -
 async def upgrade(make_engine: Callable[[], AsyncEngine], before: Before | None = None) -> None:
     """Bring an older database to the head revision, in one transaction that other processes wait for.
 
+    It waits for a lock only for a moment. Once it has begun it goes to its end, also if the caller is cancelled.
+
     Args:
         make_engine: Makes the engine to use, in the thread and the event loop of the upgrade. Its transactions take the
             write lock as they begin, and foreign keys are not enforced.
@@ -152,6 +167,7 @@ async def upgrade(make_engine: Callable[[], AsyncEngine], before: Before | None 
 
     Raises:
         SchemaError: A revision cannot be applied; the database is as it was.
+        SchemaBusyError: Another process is changing the schema; on SQLite that is the driver's error of a lock.
     """
     await to_the_end(in_thread(lambda: asyncio.run(_upgrade(make_engine, before))))
 
@@ -164,6 +180,11 @@ def lock(connection: Connection) -> None:
     connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
     connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
+
+
+def _try_lock(connection: Connection) -> None:
+    if not connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({_ADVISORY_LOCK})").scalar():
+        raise SchemaBusyError("another process was changing the schema for longer than lock_timeout", code="55P03")
 
 
 def shipped(name: str) -> Path:
@@ -221,7 +242,7 @@ def _examine(connection: Connection) -> Found:
 def _create(connection: Connection, schema_path: Path | None) -> None:
     on_sqlite = connection.dialect.name == "sqlite"
     if not on_sqlite:
-        lock(connection)
+        _try_lock(connection)
     # An older program may have been faster: then its schema has to be upgraded first.
     if decide(_examine(connection), upgrade=False, read_only=False) is Step.NOTHING:
         return
@@ -258,19 +279,20 @@ def _apply_file(connection: Connection, path: Path) -> None:
 async def _upgrade(make_engine: Callable[[], AsyncEngine], before: Before | None) -> None:
     engine = make_engine()
     try:
-        async with engine.connect() as connection, connection.begin():
+        async with engine.connect() as connection:
             found = await connection.run_sync(_examine_locked)
             if decide(found, upgrade=True, read_only=False) is Step.NOTHING:  # another process was faster
                 return
             async with before(found.revision) if before else contextlib.nullcontext():
                 await connection.run_sync(_run_revisions)
+                await connection.commit()
     finally:
         await engine.dispose()
 
 
 def _examine_locked(connection: Connection) -> Found:
     if connection.dialect.name != "sqlite":
-        lock(connection)
+        _try_lock(connection)
     return _examine(connection)
 
 

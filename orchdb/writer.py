@@ -32,7 +32,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb.errors import NotConnectedError, OperationError, own, sqlite_code
-from orchdb.files import Watch
+from orchdb.files import Watch, temp_store
 from orchdb.foreign_triggers import Connection
 from orchdb.line import Line
 from orchdb.shielding import to_the_end
@@ -166,7 +166,7 @@ def run_bulk(batch: Sequence[_Entry], guard: Callable[[], None], connection: Con
         return run_batch(batch, guard, connection)
     finally:
         with contextlib.suppress(sqlite3.Error):  # what was committed is committed
-            connection.execute("PRAGMA temp_store = 0").close()
+            connection.execute(f"PRAGMA temp_store = {temp_store()}").close()
 
 
 def _run_lone(batch: Sequence[_Entry], guard: Callable[[], None], connection: Connection) -> Any:

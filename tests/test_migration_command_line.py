@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -9,9 +10,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.util import CommandError
 from sqlalchemy import text
 
-from tests.alembic_runs import command_line, transaction
+import orchdb
+from orchdb.versions import shipped
+from tests.alembic_runs import command_line, configuration, transaction
 from tests.old_files import OldFile
 
 
@@ -109,3 +114,52 @@ def test_the_sql_for_sqlite_cannot_be_printed(tmp_path: Path) -> None:
     run = command_line("-x", f"url={tmp_path / 'x.db'}", "upgrade", "head", "--sql")
     assert run.returncode != 0
     assert "schema/schema_orchestrator.sql" in run.stdout + run.stderr
+
+
+def test_a_percent_sign_in_the_folder_of_the_package_is_only_a_character(tmp_path: Path) -> None:
+    package, folder = Path(orchdb.__file__).parent, tmp_path / "100%d of (it)s"
+    shutil.copytree(package, folder / "orchdb", ignore=shutil.ignore_patterns("__pycache__"))
+    place = folder / "orchdb"
+    if not (package / "migrations").exists():  # a checkout
+        place = folder
+        shutil.copytree(shipped("migrations"), place / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(shipped("alembic.ini"), place)
+    run = command_line(
+        "-x",
+        f"url={tmp_path / 'new.db'}",
+        "upgrade",
+        "head",
+        cwd=tmp_path,
+        environment={"PYTHONPATH": str(folder)},
+        ini=place / "alembic.ini",
+    )
+    assert run.returncode == 0, run.stderr
+    assert revision_of(tmp_path / "new.db") == "0008"
+
+
+@pytest.mark.parametrize(
+    "question", [["current"], ["check"], ["downgrade", "base"], ["revision", "--autogenerate", "-m", "x"]]
+)
+def test_a_question_to_a_database_that_is_not_there_does_not_make_it(tmp_path: Path, question: list[str]) -> None:
+    for name in ("typo.db", "typo/orchestrator.db"):
+        run = command_line("-x", f"url={tmp_path / name}", *question)
+        assert run.returncode != 0
+        assert f"{tmp_path / name} does not exist" in run.stdout + run.stderr
+        assert "Traceback" not in run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_question_of_a_programs_makes_no_database_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_DB_PATH", str(tmp_path / "typo.db"))
+    with pytest.raises(CommandError, match="does not exist"):
+        command.current(configuration())
+    assert list(tmp_path.iterdir()) == []
+    command.upgrade(configuration(), "head")
+    assert revision_of(tmp_path / "typo.db") == "0008"
+
+
+def test_a_database_in_memory_is_refused_and_makes_no_file(tmp_path: Path) -> None:
+    run = command_line("-x", "url=:memory:", "upgrade", "head", cwd=tmp_path)
+    assert run.returncode != 0
+    assert "name a file" in run.stdout + run.stderr
+    assert list(tmp_path.iterdir()) == []

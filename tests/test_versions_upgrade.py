@@ -113,11 +113,28 @@ async def test_the_upgrade_follows_a_link_and_stays_beside_its_target(tmp_path: 
 async def test_what_killed_backups_left_is_cleaned_and_files_of_others_stay(tmp_path: Path) -> None:
     old = OldFile(tmp_path / "old.db")
     left = ".old.db.0001-20240506T070809123456.backup.abc.partial"
+    pending = ".old.db.0001-20240506T070809123456.pending.backup.abc.partial"
     others = {".old.db.partial", ".older.db.0001-20240506T070809123456.backup.abc.partial", "old.db.backup"}
-    for name in (left, f"{left}-journal", *others):
+    for name in (left, f"{left}-journal", pending, f"{pending}-journal", *others):
         (tmp_path / name).write_text("left over")
     await connected(old.path)
     assert names(tmp_path) == {"old.db", *others, *(path.name for path in backups(old.path))}
+
+
+async def test_the_backup_of_an_upgrade_that_was_killed_goes_and_one_of_an_upgrade_that_was_committed_stays(
+    tmp_path: Path,
+) -> None:
+    old = OldFile(tmp_path / "old.db")
+    upgrade(old.path, "0003")
+    killed, committed = "old.db.0003-20240506T070809123456", "old.db.unversioned-20240506T070809123456"
+    kept_ones = {"older.db.0003-20240506T070809123456.pending.backup", "old.db.0003-20230101T000000000000.backup"}
+    for name in (f"{killed}.pending.backup", f"{committed}.pending.backup", *kept_ones):
+        (tmp_path / name).write_text("left over")
+    before = {*names(tmp_path)}
+    await connected(old.path)
+    made = names(tmp_path) - before
+    assert made - {f"{committed}.backup"} == {path.name for path in backups(old.path) if path.stat().st_size > 100}
+    assert names(tmp_path) == {"old.db", f"{committed}.backup", *kept_ones, *made}
 
 
 SECRET = "the prompt that nobody may see"

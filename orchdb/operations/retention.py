@@ -52,7 +52,9 @@ class RetentionOperations(TableOperations):
         tables: tuple[TableStatements[Any], ...] = (AGENT_LOGS, SYSTEM_LOGS)
         for table in tables:
             self._verbs.check(operation, table.prune(equal, False, False), values)  # before anything is looked at
-        return sum([await self._prune_table(operation, table, equal, dict(values)) for table in tables])
+        deleted = sum([await self._prune_table(operation, table, equal, dict(values)) for table in tables])
+        await self._verbs.give_back(operation)
+        return deleted
 
     async def _prune_table(
         self, operation: str, table: TableStatements[Any], equal: tuple[str, ...], values: dict[str, Any]

@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 
 from orchdb.backend import Durability
-from orchdb.sqlite import writer_settings
+from orchdb.sqlite_settings import writer_settings
 from orchdb.versions import schema_file, statements_of
 
 JOURNAL: list[tuple[str, str, int, bytes]] = []

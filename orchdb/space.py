@@ -1,0 +1,85 @@
+"""SQLite: giving the pages of deleted rows back to the file system, in steps that let every writer through.
+
+A file that was made with ``auto_vacuum = INCREMENTAL``, as orchdb makes them, can be shortened while it is in use. What
+moves goes through the WAL, so a step is short, and none is made while much of the WAL waits for a checkpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from orchdb.work import Work
+
+_PAGES_AT_A_TIME = 250
+_MOST_WAITING_BYTES = 16 * 1024 * 1024
+_PAUSE_SECONDS = 0.05
+_INCREMENTAL = 2
+
+Run = Callable[[Work], Awaitable[Any]]
+
+
+class FreePages(Work):
+    """How many pages could be given back."""
+
+    def __call__(self, connection: sqlite3.Connection) -> int:
+        if _value(connection, "auto_vacuum") != _INCREMENTAL:
+            return 0
+        return _value(connection, "freelist_count")
+
+
+class GiveBack(Work):
+    """One step, in a transaction of its own."""
+
+    several = True
+
+    def __call__(self, connection: sqlite3.Connection) -> None:
+        for _ in range(min(_PAGES_AT_A_TIME, _value(connection, "freelist_count"))):
+            # The driver ends the statement after the first page, however many it asks for.
+            connection.execute("PRAGMA incremental_vacuum(1)").close()
+
+
+class Checkpoint(Work):
+    """How many bytes of the WAL could not be written to the file, because somebody still reads what was there."""
+
+    def __call__(self, connection: sqlite3.Connection) -> int:
+        if connection.in_transaction:  # of a caller's: the next look will do
+            return 0
+        cursor = connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        _, frames, written = cursor.fetchone()
+        cursor.close()
+        waiting: int = (frames - written) * _value(connection, "page_size")
+        return waiting
+
+
+async def give_back(read: Run, write: Run, now: Run, patience: float) -> None:
+    """Make the file as small as its rows.
+
+    Args:
+        read: Runs work on a connection that reads.
+        write: Runs work in the writer's queue.
+        now: Runs work on the writer's connection as soon as its thread is free.
+        patience: Seconds to wait, all in all, for those who keep the WAL from being written to the file.
+    """
+    deadline = time.monotonic() + patience
+    given = False
+    while await read(FreePages()):
+        if await now(Checkpoint()) < _MOST_WAITING_BYTES:
+            await write(GiveBack())
+            given = True
+        elif time.monotonic() < deadline:
+            await asyncio.sleep(_PAUSE_SECONDS)
+        else:
+            return
+    if given:
+        await now(Checkpoint())  # only with it the file becomes shorter
+
+
+def _value(connection: sqlite3.Connection, name: str) -> int:
+    cursor = connection.execute(f"PRAGMA {name}")
+    value: int = cursor.fetchone()[0]
+    cursor.close()
+    return value
