@@ -17,7 +17,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import REAL, TypeDecorator, TypeEngine
 
-from orchdb import values
+from orchdb import json_values, values
 
 
 class Processor(Protocol):
@@ -58,6 +58,16 @@ class CheckedType(TypeDecorator[Any]):
         required.required = True
         return required
 
+    def of_parameter(self, name: str) -> CheckedType:
+        """The same type for a parameter that is not called as the column is: an error names what the caller gave."""
+        named = copy(self)
+        named.place = name
+        return named
+
+    def looked_up(self) -> CheckedType:
+        """The type of a value that is only compared with the column."""
+        return self
+
     def check(self, dialect: Dialect) -> Callable[..., Any]:
         """The function ``(value, place) -> stored value``."""
         raise NotImplementedError
@@ -77,7 +87,19 @@ class Name(CheckedType):
         return values.name
 
 
-class Label(CheckedType):
+class Word(Name):
+    """A name that is indexed: a long one is refused. It can be looked up, because an adopted file may have one."""
+
+    def check(self, dialect: Dialect) -> Callable[..., Any]:
+        return values.word
+
+    def looked_up(self) -> CheckedType:
+        found = Name()
+        found.place, found.required = self.place, self.required
+        return found
+
+
+class Label(Word):
     """A word of an open vocabulary."""
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
@@ -102,6 +124,9 @@ class Identifier(CheckedType):
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
         return partial(values.foreign_key, only_uuid=not _is_sqlite(dialect))
+
+    def looked_up(self) -> CheckedType:
+        return LookedUpIdentifier()
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
         return None if _is_sqlite(dialect) else values.read_id
@@ -158,7 +183,7 @@ class JsonDocument(CheckedType):
         return JSONB()
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
-        return values.json_text
+        return json_values.json_text
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
         # The Postgres drivers decode jsonb themselves; decoding a JSON string a second time would be wrong.
@@ -169,7 +194,7 @@ class JsonObjectDocument(JsonDocument):
     """A JSON object, given as a mapping or as its text."""
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
-        return values.json_object
+        return json_values.json_object
 
 
 class Cost(CheckedType):

@@ -171,6 +171,8 @@ def failures_reported(operation: str, table: str) -> Generator[None]:
 
 
 def _failed(error: Exception, operation: str, table: str | None) -> OrchdbError:
+    if isinstance(error, Warning):  # one that the caller has made an error
+        raise error
     failure = translate(error, operation, table)
     logger.error("%s", failure)
     return failure
