@@ -352,6 +352,7 @@ async def _open_lane(settings: PostgresSettings, engine: AsyncEngine) -> Lane:
         lane = kind(
             connection, raw.driver_connection, raw.dbapi_connection, limit + settings.timeout if limit else None
         )
+        lane.portals = not settings.pooler
         await lane.set_autocommit(True)
     except BaseException:
         await to_the_end(connection.close())

@@ -30,6 +30,7 @@ from orchdb.connections import ShieldedConnection, part_of_transaction
 from orchdb.errors import OperationError, sqlite_code
 from orchdb.files import PrivateFolder, Watch, make, named, require, warn_about
 from orchdb.location import MEMORY
+from orchdb.long_lists import all_rows
 from orchdb.readers import Readers
 from orchdb.shielding import to_the_end
 from orchdb.statements import Parameters, Prepared, newest_id
@@ -67,7 +68,7 @@ class OneStatement(Work):
         cursor = connection.execute(self._prepared.sql, self._parameters)
         try:
             if self._prepared.returns_rows:
-                return Outcome(self._prepared.rows(cursor.fetchall()), 0)
+                return Outcome(all_rows(self._prepared, cursor.fetchmany), 0)
             return Outcome([], cursor.rowcount, cursor.lastrowid)
         finally:
             cursor.close()  # one with rows left would keep its snapshot: later reads would see the past

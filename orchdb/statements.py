@@ -45,6 +45,8 @@ _HALF_OF_MOST = "8.988465674311579e307"
 """Half of the largest float."""
 _PARAMETERS = frozenset({"since", "until", "before", "if_status"})
 """What callers give that is checked as a column is, and is not called like it."""
+ROWS_AT_A_TIME = 500
+"""Of a long list: between two portions the event loop, or the lock of Python's interpreter, is free for others."""
 Parameters = Sequence[Any] | Mapping[str, Any]
 
 
