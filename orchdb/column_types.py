@@ -229,6 +229,28 @@ class total(FunctionElement[Any]):  # noqa: N801  # an SQL function
         self.type = column.type
 
 
+class later(FunctionElement[Any]):  # noqa: N801  # an SQL function
+    """A time, and a microsecond after the column's own where the two are equal: on a clock that stands still.
+
+    The triggers that serve other programs take a time that stays as it is for one that was forgotten.
+    """
+
+    inherit_cache = True
+
+    def __init__(self, column: ColumnElement[Any], value: ColumnElement[Any]) -> None:
+        super().__init__(column, value)
+        self.type = column.type
+
+
+@compiles(later)
+def _later(element: later, compiler: SQLCompiler, **options: Any) -> str:
+    column, value = (compiler.process(clause, **options) for clause in element.clauses)
+    following = f"{column} + interval '1 microsecond'"
+    if _is_sqlite(compiler.dialect):
+        following = f"substr({column}, 1, 20) || printf('%06d', (substr({column}, 21) + 1) % 1000000)"
+    return f"coalesce(nullif({value}, {column}), {following})"
+
+
 @compiles(total)
 def _total(element: total, compiler: SQLCompiler, **options: Any) -> str:
     column, value = (compiler.process(clause, **options) for clause in element.clauses)

@@ -15,11 +15,11 @@ import sqlite3
 import stat
 import sys
 import tempfile
-import time
 import weakref
 from functools import cache
 from pathlib import Path
 
+from orchdb.clocks import steady
 from orchdb.errors import OperationError, sqlite_code, translate
 
 logger = logging.getLogger("orchdb")
@@ -126,7 +126,7 @@ class Watch:
         """
         if self._damage is not None:
             raise OperationError(f"{self._path} is damaged: nothing more is written to it", code=self._damage)
-        now = time.monotonic()
+        now = steady()
         if now - self._looked < _LOOK_SECONDS:  # three stats would be a tenth of what a commit costs
             return
         for name, identity in self._known.items():

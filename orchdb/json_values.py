@@ -36,7 +36,7 @@ _OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _WRITTEN_AS_TEXT = (str, uuid.UUID, Decimal, date, time)
 _PLAIN = (*_WRITTEN_AS_TEXT, int, float, type(None), dict, list, tuple, Mapping)
 _NONE = object()
-_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"')
+_STRINGS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
 # Prompts are private, and a key can be part of one: a path shows only what looks like the name of a field.
 _NAME = re.compile(r"[A-Za-z_]{1,40}")
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from orchdb import versions
 from orchdb.appends import Appends
 from orchdb.backend import Backend, Horizon, Outcome, Session
+from orchdb.clocks import pause
 from orchdb.connections import SharedConnection, part_of_transaction
 from orchdb.errors import OperationError, not_connected, sqlstate
 from orchdb.lanes import AsyncpgLane, Lane, Lanes, PsycopgLane
@@ -289,7 +290,7 @@ class PostgresBackend(Backend):
                     raise
             finally:
                 lanes.release(lane)
-            await asyncio.sleep(tries * random.uniform(*RETRY_SECONDS))  # noqa: S311  # a pause, not a secret
+            await pause(tries * random.uniform(*RETRY_SECONDS))  # noqa: S311  # a pause, not a secret
             tries += 1
 
     async def write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:

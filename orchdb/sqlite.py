@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransactio
 from orchdb import versions
 from orchdb.backend import Backend, Durability, Horizon, Outcome, Session
 from orchdb.backup import back_up, backed_up_beside
+from orchdb.clocks import pause, steady
 from orchdb.connections import ShieldedConnection, part_of_transaction
 from orchdb.errors import OperationError, sqlite_code
 from orchdb.files import PrivateFolder, Watch, make, named, require, warn_about
@@ -311,7 +312,7 @@ class SqliteBackend(Backend):
 
     async def _begin(self, connection: AsyncConnection) -> None:
         """Take the write lock: short tries, with pauses in which the caller can be cancelled."""
-        deadline = time.monotonic() + self._lock_timeout
+        deadline = steady() + self._lock_timeout
         while True:
             try:
                 await to_the_end(connection.begin())
@@ -322,9 +323,9 @@ class SqliteBackend(Backend):
             except asyncio.CancelledError:
                 await to_the_end(connection.rollback())
                 raise
-            if time.monotonic() >= deadline:
+            if steady() >= deadline:
                 raise locked()
-            await asyncio.sleep(random.uniform(*RETRY_SECONDS))  # noqa: S311  # a pause, not a secret
+            await pause(random.uniform(*RETRY_SECONDS))  # noqa: S311  # a pause, not a secret
 
 
 class Pragma(Work):
@@ -449,7 +450,7 @@ def _migration_engine(path: Path) -> AsyncEngine:
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
     """Switch a fresh file to WAL; that can be refused at once while another process does the same."""
-    deadline = time.monotonic() + _SETUP_TIMEOUT_MS / 1000
+    deadline = steady() + _SETUP_TIMEOUT_MS / 1000
     while Pragma("journal_mode")(connection) != "wal":
         try:
             if Pragma("page_count")(connection) == 0:
@@ -458,6 +459,6 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
                 )  # only a file without pages takes it: later deletions can give back
             Pragma("journal_mode", "wal")(connection)
         except sqlite3.OperationalError as error:
-            if sqlite_code(error) != "SQLITE_BUSY" or time.monotonic() > deadline:
+            if sqlite_code(error) != "SQLITE_BUSY" or steady() > deadline:
                 raise
             time.sleep(random.uniform(*RETRY_SECONDS))  # noqa: S311  # a pause, not a secret

@@ -36,7 +36,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from orchdb.column_types import CheckedType, Count, Identifier, StoredTime, total
+from orchdb.column_types import CheckedType, Count, Identifier, StoredTime, later, total
 from orchdb.errors import InvalidValueError
 from orchdb.values import MAX_INTEGER
 
@@ -261,6 +261,8 @@ class TableStatements(Generic[Row]):
         changes |= {name: func.coalesce(columns[name], self._bind(f"new_{name}", name)) for name in kept}
         amounts = {name: self._bind(f"new_{name}", name, required=True) for name in added}
         changes |= {name: total(columns[name], amount) for name, amount in amounts.items()}
+        if "updated_at" in changes and len(changes) > 1:
+            changes["updated_at"] = later(columns.updated_at, changes["updated_at"])
         fits = [self._fits(name, amount) for name, amount in amounts.items()]
         living = [columns.deleted_at.is_not(None)] if deleted else self._living
         core = update(self.table).where(self._by_id(), *living, *self._guard(guard), *fits).values(changes)

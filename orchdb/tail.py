@@ -7,12 +7,12 @@ transaction that began to write before it can still add one with a lower id.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeVar
 
 from orchdb.backend import Horizon
+from orchdb.clocks import pause
 from orchdb.database import Database, failures_reported
 from orchdb.errors import InvalidValueError
 from orchdb.operations.table_operations import checked_number
@@ -51,7 +51,7 @@ def tail(
         while True:
             newest, writers = await look()
             while newest > last and writers:
-                await asyncio.sleep(poll_seconds)
+                await pause(poll_seconds)
                 writers &= (await look()).writers
             while last < newest:
                 end = min(last + _IDS_AT_A_TIME, newest)
@@ -59,6 +59,6 @@ def tail(
                 for row in await database.fetch_newest(operation, statement, stretch):
                     yield row
                 last = end
-            await asyncio.sleep(poll_seconds)
+            await pause(poll_seconds)
 
     return lines()
