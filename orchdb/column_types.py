@@ -94,9 +94,11 @@ class Word(Name):
         return values.word
 
     def looked_up(self) -> CheckedType:
-        found = Name()
-        found.place, found.required = self.place, self.required
-        return found
+        return self._also(Name())
+
+    def _also(self, kind: CheckedType) -> CheckedType:
+        kind.place, kind.required = self.place, self.required
+        return kind
 
 
 class Label(Word):
@@ -104,6 +106,16 @@ class Label(Word):
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
         return values.label
+
+    def looked_up(self) -> CheckedType:
+        return self._also(LookedUpLabel())
+
+
+class LookedUpLabel(Label):
+    """A label in a WHERE clause."""
+
+    def check(self, dialect: Dialect) -> Callable[..., Any]:
+        return values.looked_up_label
 
 
 class Choice(CheckedType):

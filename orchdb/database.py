@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb.backend import Backend, Horizon, Outcome, Session
 from orchdb.errors import NotConnectedError, OperationError, OrchdbError, translate
+from orchdb.naive_times import NaiveDatetimeWarning
 from orchdb.shielding import to_the_end
 from orchdb.statements import Parameters, Prepared, Statement
 from orchdb.values import NoSuchRowError
@@ -171,7 +172,7 @@ def failures_reported(operation: str, table: str) -> Generator[None]:
 
 
 def _failed(error: Exception, operation: str, table: str | None) -> OrchdbError:
-    if isinstance(error, Warning):  # one that the caller has made an error
+    if isinstance(error, NaiveDatetimeWarning):  # the caller has made it an error
         raise error
     failure = translate(error, operation, table)
     logger.error("%s", failure)

@@ -146,7 +146,15 @@ def label(value: object, place: str) -> str | None:
     """A word of an open vocabulary: any one but the empty one."""
     if type(value) is str and value.isascii() and "\0" not in value and 0 < len(value) <= MAX_WORD:
         return value
-    found = word(value, place)
+    return _not_empty(word(value, place), place)
+
+
+def looked_up_label(value: object, place: str) -> str | None:
+    """A label that is only compared with others: an adopted file may have a long one."""
+    return _not_empty(name(value, place), place)
+
+
+def _not_empty(found: str | None, place: str) -> str | None:
     if found == "":
         raise InvalidValueError(f"{place}: must not be empty", column=_column(place))
     return found

@@ -161,10 +161,14 @@ async def test_a_json_value_may_hold_as_many_values_as_postgres_can_keep(db: Dat
     assert await db.get_agent(agent_id) == before
 
 
+async def _in_one_block(db: DatabaseManager, *names: str) -> None:
+    async with db.transaction() as tx:
+        for name in names:
+            await tx.create_orchestrator_agent(name)
+
+
 async def test_an_empty_database_stays_empty_whatever_is_too_large(db: DatabaseManager) -> None:
     for name in TOO_LONG_WORDS:
         with pytest.raises(InvalidValueError):
-            async with db.transaction() as tx:
-                await tx.create_orchestrator_agent("before")
-                await tx.create_orchestrator_agent(name)
+            await _in_one_block(db, "before", name)
     assert [await count(db, table) for table in TABLES] == [0] * len(TABLES)
