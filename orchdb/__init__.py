@@ -4,6 +4,8 @@ Definitions of agents, their running instances, prompts with tokens and costs, a
 with no set-up, and in Postgres by changing one URL.
 """
 
+import logging
+
 from orchdb.cursors import cursor_of
 from orchdb.errors import (
     ConnectionLostError,
@@ -18,6 +20,7 @@ from orchdb.errors import (
     SchemaOutOfDateError,
 )
 from orchdb.manager import DatabaseManager, Transaction
+from orchdb.naive_times import NaiveDatetimeWarning
 from orchdb.rows import (
     AGENT_STATUSES,
     KNOWN_AGENT_TYPES,
@@ -41,6 +44,9 @@ from orchdb.rows import (
     SystemLogRow,
 )
 
+# What goes wrong is raised too: where a program has no logging, Python would print each failure that it handles.
+logging.getLogger("orchdb").addHandler(logging.NullHandler())
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -61,6 +67,7 @@ __all__ = [
     "InvalidValueError",
     "LogLevel",
     "MissingParentError",
+    "NaiveDatetimeWarning",
     "NewAgentLog",
     "NewPrompt",
     "NewSystemLog",

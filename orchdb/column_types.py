@@ -17,7 +17,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import REAL, TypeDecorator, TypeEngine
 
-from orchdb import values
+from orchdb import json_values, values
 
 
 class Processor(Protocol):
@@ -58,6 +58,16 @@ class CheckedType(TypeDecorator[Any]):
         required.required = True
         return required
 
+    def of_parameter(self, name: str) -> CheckedType:
+        """The same type for a parameter that is not called as the column is: an error names what the caller gave."""
+        named = copy(self)
+        named.place = name
+        return named
+
+    def looked_up(self) -> CheckedType:
+        """The type of a value that is only compared with the column."""
+        return self
+
     def check(self, dialect: Dialect) -> Callable[..., Any]:
         """The function ``(value, place) -> stored value``."""
         raise NotImplementedError
@@ -77,11 +87,35 @@ class Name(CheckedType):
         return values.name
 
 
-class Label(CheckedType):
+class Word(Name):
+    """A name that is indexed: a long one is refused. It can be looked up, because an adopted file may have one."""
+
+    def check(self, dialect: Dialect) -> Callable[..., Any]:
+        return values.word
+
+    def looked_up(self) -> CheckedType:
+        return self._also(Name())
+
+    def _also(self, kind: CheckedType) -> CheckedType:
+        kind.place, kind.required = self.place, self.required
+        return kind
+
+
+class Label(Word):
     """A word of an open vocabulary."""
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
         return values.label
+
+    def looked_up(self) -> CheckedType:
+        return self._also(LookedUpLabel())
+
+
+class LookedUpLabel(Label):
+    """A label in a WHERE clause."""
+
+    def check(self, dialect: Dialect) -> Callable[..., Any]:
+        return values.looked_up_label
 
 
 class Choice(CheckedType):
@@ -102,6 +136,9 @@ class Identifier(CheckedType):
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
         return partial(values.foreign_key, only_uuid=not _is_sqlite(dialect))
+
+    def looked_up(self) -> CheckedType:
+        return LookedUpIdentifier()
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
         return None if _is_sqlite(dialect) else values.read_id
@@ -158,7 +195,7 @@ class JsonDocument(CheckedType):
         return JSONB()
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
-        return values.json_text
+        return json_values.json_text
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
         # The Postgres drivers decode jsonb themselves; decoding a JSON string a second time would be wrong.
@@ -169,7 +206,7 @@ class JsonObjectDocument(JsonDocument):
     """A JSON object, given as a mapping or as its text."""
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
-        return values.json_object
+        return json_values.json_object
 
 
 class Cost(CheckedType):
@@ -202,6 +239,28 @@ class total(FunctionElement[Any]):  # noqa: N801  # an SQL function
     def __init__(self, column: ColumnElement[Any], value: ColumnElement[Any]) -> None:
         super().__init__(column, value)
         self.type = column.type
+
+
+class later(FunctionElement[Any]):  # noqa: N801  # an SQL function
+    """A time, and a microsecond after the column's own where the two are equal: on a clock that stands still.
+
+    The triggers that serve other programs take a time that stays as it is for one that was forgotten.
+    """
+
+    inherit_cache = True
+
+    def __init__(self, column: ColumnElement[Any], value: ColumnElement[Any]) -> None:
+        super().__init__(column, value)
+        self.type = column.type
+
+
+@compiles(later)
+def _later(element: later, compiler: SQLCompiler, **options: Any) -> str:
+    column, value = (compiler.process(clause, **options) for clause in element.clauses)
+    following = f"{column} + interval '1 microsecond'"
+    if _is_sqlite(compiler.dialect):
+        following = f"substr({column}, 1, 20) || printf('%06d', (substr({column}, 21) + 1) % 1000000)"
+    return f"coalesce(nullif({value}, {column}), {following})"
 
 
 @compiles(total)

@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchdb.backend import Backend, Horizon, Outcome
 from orchdb.blocks import Block, Scope
 from orchdb.errors import NotConnectedError, OperationError, OrchdbError, translate
+from orchdb.naive_times import NaiveDatetimeWarning
 from orchdb.shielding import to_the_end
 from orchdb.statements import Parameters, Prepared, Statement
 from orchdb.values import NoSuchRowError
@@ -181,6 +182,8 @@ def failures_reported(operation: str, table: str) -> Generator[None]:
 
 
 def _failed(error: Exception, operation: str, table: str | None) -> OrchdbError:
+    if isinstance(error, NaiveDatetimeWarning):  # the caller has made it an error
+        raise error
     failure = translate(error, operation, table)
     logger.error("%s", failure)
     return failure

@@ -15,12 +15,12 @@ import sqlite3
 import stat
 import sys
 import tempfile
-import time
 import weakref
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
+from orchdb.clocks import steady
 from orchdb.errors import OperationError, sqlite_code, sqlite_errorname, translate
 
 logger = logging.getLogger("orchdb")
@@ -237,7 +237,7 @@ class Watch:
         """
         if self._damage is not None:
             raise OperationError(f"{self._path} is damaged: nothing more is written to it", code=self._damage)
-        now = time.monotonic()
+        now = steady()
         if now - self._looked < _LOOK_SECONDS:  # three stats would be a tenth of what a commit costs
             return
         for name, identity in self._known.items():

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from orchdb.backend import Outcome
 from orchdb.errors import sqlite_code
 from orchdb.foreign_triggers import Connection, trust_known_modules
+from orchdb.long_lists import all_rows
 from orchdb.refusals import explained, skipped
 from orchdb.statements import Parameters, Prepared
 from orchdb.work import Failure, Work, attempt
@@ -49,7 +50,7 @@ class OneStatement(Work):
         cursor = connection.execute(prepared.sql, self._parameters)
         try:
             if prepared.returns_rows:
-                return Outcome(prepared.rows(cursor.fetchall()), 0)
+                return Outcome(all_rows(prepared, cursor.fetchmany), 0)
             changed = cursor.rowcount
             if changed != 1 and prepared.adds_one:
                 raise skipped(prepared, connection)

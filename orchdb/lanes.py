@@ -16,14 +16,16 @@ import select
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
+from time import perf_counter
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb.backend import Outcome
 from orchdb.errors import OperationError, skipped
+from orchdb.long_lists import in_portions, set_aside
 from orchdb.shielding import to_the_end
-from orchdb.statements import Parameters, Prepared
+from orchdb.statements import ROWS_AT_A_TIME, Parameters, Prepared
 
 PING_AFTER_SECONDS = 1.0
 GIVE_BACK_SECONDS = 30.0
@@ -44,6 +46,11 @@ _RESERVE = f"""
     SELECT CASE WHEN {_COPIES} THEN nextval(pg_get_serial_sequence({{0}}, 'id')) END FROM generate_series(1, {{1}})
 """  # noqa: S608  # places for parameters
 _LOOK = f"SELECT {_COPIES}"
+ROWS_OF_A_PORTAL = 5000
+"""In one round trip, of a list that is longer than ``ROWS_AT_A_TIME``."""
+FIRST_ROWS = 128
+SECONDS_AT_A_TIME = 0.005
+"""How long a portion may take; with large values it holds fewer rows."""
 _POLL = getattr(select, "poll", None)
 
 
@@ -60,6 +67,8 @@ class Lane(ABC):
         """Whether the server's plans for it are out of date, and it is not to be used again."""
         self.cut_off = False
         """Whether its last statement was cancelled."""
+        self.portals = True
+        """Whether a statement can stay prepared from one round trip to the next."""
         self.used = self.opened = asyncio.get_running_loop().time()
         self._poll: Any = None
         if _POLL is not None:
@@ -121,8 +130,33 @@ class AsyncpgLane(Lane):
         if not prepared.returns_rows:
             status: str = await self.driver.execute(prepared.sql, *parameters)
             return _changed(prepared, int(status.rpartition(" ")[2]))
-        records = await self.driver.fetch(prepared.sql, *parameters)
-        return _inserted(records) if prepared.is_insert else Outcome(prepared.rows(records), 0)
+        if prepared.is_insert:
+            return _inserted(await self.driver.fetch(prepared.sql, *parameters))
+        # What its fetch does, which has no parameter for the limit; the first rows of a long list are read twice.
+        limit = ROWS_AT_A_TIME + 1 if self.portals else 0
+        records = await self.driver._execute(prepared.sql, parameters, limit, None)
+        if len(records) <= ROWS_AT_A_TIME:
+            return Outcome(prepared.rows(records), 0)
+        if self.portals:
+            return Outcome(await self._by_portal(prepared, parameters), 0)
+        return Outcome(await in_portions(prepared, records), 0)
+
+    async def _by_portal(self, prepared: Prepared, parameters: Parameters) -> list[Any]:
+        """The rows of a long list: all at once the driver would make an object of each, with nobody to set them aside.
+
+        If it fails in a transaction of its own, the lane stays in it, and is not used again.
+        """
+        alone = self.idle()
+        if alone:
+            await self.script("BEGIN")
+        portal = await self.driver.cursor(prepared.sql, *parameters)
+        rows: list[Any] = []
+        while records := await portal.fetch(ROWS_OF_A_PORTAL):
+            rows += await in_portions(prepared, records)
+        await portal._close_portal(None)
+        if alone:
+            await self.script("COMMIT")
+        return rows
 
     async def run_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
         if len(parameters) >= COPY_FROM_ROWS:
@@ -172,10 +206,25 @@ class PsycopgLane(Lane):
     async def run(self, prepared: Prepared, parameters: Parameters) -> Outcome:
         async with asyncio.timeout(self.timeout):
             cursor = await self.driver.execute(prepared.sql, parameters)
-            if not prepared.returns_rows:
-                return _changed(prepared, cursor.rowcount)
-            records = await cursor.fetchall()
-        return _inserted(records) if prepared.is_insert else Outcome(prepared.rows(records), 0)
+        if not prepared.returns_rows:
+            return _changed(prepared, cursor.rowcount)
+        if prepared.is_insert:
+            return _inserted(await cursor.fetchall())
+        return Outcome(await self._fetched(prepared, cursor), 0)
+
+    async def _fetched(self, prepared: Prepared, cursor: Any) -> list[Any]:
+        """The rows, which have all arrived; the driver makes Python's objects of as many as it is asked for."""
+        size, make_old = FIRST_ROWS, set_aside()
+        started = perf_counter()
+        rows = prepared.rows(await cursor.fetchmany(size))
+        while len(rows) < cursor.rowcount:
+            quick = perf_counter() - started < SECONDS_AT_A_TIME
+            size = min(size * 2, ROWS_AT_A_TIME) if quick else max(size // 2, 1)
+            make_old()
+            await asyncio.sleep(0)
+            started = perf_counter()
+            rows += prepared.rows(await cursor.fetchmany(size))
+        return rows
 
     async def run_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
         cursor = self.driver.cursor()

@@ -17,6 +17,7 @@ from orchdb import postgres_horizons as horizons
 from orchdb import versions
 from orchdb.appends import Appends
 from orchdb.backend import Backend, BackendTransaction, Horizon, Outcome
+from orchdb.clocks import pause
 from orchdb.connections import SharedConnection
 from orchdb.errors import OperationError, not_connected, sqlstate
 from orchdb.lanes import AsyncpgLane, Lane, Lanes, PsycopgLane
@@ -209,7 +210,7 @@ class PostgresBackend(Backend):
                     raise
             finally:
                 lanes.release(lane)
-            await asyncio.sleep(tries * random.uniform(*RETRY_SECONDS))  # noqa: S311  # a pause, not a secret
+            await pause(tries * random.uniform(*RETRY_SECONDS))  # noqa: S311  # a pause, not a secret
             tries += 1
 
     async def write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
@@ -257,6 +258,7 @@ async def _open_lane(settings: PostgresSettings, engine: AsyncEngine) -> Lane:
         lane = kind(
             connection, raw.driver_connection, raw.dbapi_connection, limit + settings.timeout if limit else None
         )
+        lane.portals = not settings.pooler
         await lane.set_autocommit(True)
     except BaseException:
         await to_the_end(connection.close())

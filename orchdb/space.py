@@ -6,12 +6,11 @@ moves goes through the WAL, so a step is short, and none is made while much of t
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from orchdb.clocks import pause, steady
 from orchdb.work import Work
 
 _PAGES_AT_A_TIME = 250
@@ -64,14 +63,14 @@ async def give_back(read: Run, write: Run, now: Run, patience: float) -> None:
         now: Runs work on the writer's connection as soon as its thread is free.
         patience: Seconds to wait, all in all, for those who keep the WAL from being written to the file.
     """
-    deadline = time.monotonic() + patience
+    deadline = steady() + patience
     given = False
     while await read(FreePages()):
         if await now(Checkpoint()) < _MOST_WAITING_BYTES:
             await write(GiveBack())
             given = True
-        elif time.monotonic() < deadline:
-            await asyncio.sleep(_PAUSE_SECONDS)
+        elif steady() < deadline:
+            await pause(_PAUSE_SECONDS)
         else:
             return
     if given:

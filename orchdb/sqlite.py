@@ -12,7 +12,6 @@ import contextlib
 import os
 import random
 import sqlite3
-import time
 from collections.abc import Awaitable, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchdb import versions
 from orchdb.backend import Backend, BackendTransaction, Durability, Horizon, Outcome
 from orchdb.backup import back_up, backed_up_beside
+from orchdb.clocks import pause, steady
 from orchdb.connections import ShieldedConnection
 from orchdb.errors import OperationError, sqlite_code
 from orchdb.files import (
@@ -228,7 +228,7 @@ class SqliteBackend(Backend):
 
     async def _begin(self, connection: AsyncConnection) -> None:
         """Take the write lock: short tries, with pauses in which the caller can be cancelled."""
-        deadline = time.monotonic() + self._lock_timeout
+        deadline = steady() + self._lock_timeout
         while True:
             try:
                 await to_the_end(connection.begin())
@@ -239,9 +239,9 @@ class SqliteBackend(Backend):
             except asyncio.CancelledError:
                 await to_the_end(connection.rollback())
                 raise
-            if time.monotonic() >= deadline:
+            if steady() >= deadline:
                 raise locked()
-            await asyncio.sleep(random.uniform(*RETRY_SECONDS))  # noqa: S311  # a pause, not a secret
+            await pause(random.uniform(*RETRY_SECONDS))  # noqa: S311  # a pause, not a secret
 
 
 async def _lane(connection: AsyncConnection) -> Lane:

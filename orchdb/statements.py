@@ -38,11 +38,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from orchdb.column_types import CheckedType, Cost, Count, Identifier, LookedUpIdentifier, StoredTime, total
+from orchdb.column_types import CheckedType, Count, Identifier, StoredTime, later, total
 from orchdb.errors import InvalidValueError
+from orchdb.values import MAX_INTEGER
 
 Row = TypeVar("Row")
-_MOST: dict[type[Any], str] = {Count: str(2**63 - 1), Cost: "1.7976931348623157e308"}
+_HALF_OF_MOST = "8.988465674311579e307"
+"""Half of the largest float."""
+_PARAMETERS = frozenset({"since", "until", "before", "if_status"})
+"""What callers give that is checked as a column is, and is not called like it."""
+ROWS_AT_A_TIME = 500
+"""Of a long list: between two portions the event loop, or the lock of Python's interpreter, is free for others."""
 Parameters = Sequence[Any] | Mapping[str, Any]
 
 
@@ -212,8 +218,14 @@ class TableStatements(Generic[Row]):
 
     def _fits(self, name: str, amount: BindParameter[Any]) -> ColumnElement[bool]:
         """Whether the sum is within its column: SQLite would store an infinity, or a float in the place of a count."""
-        column = self.table.c[name]
-        return func.coalesce(column, 0) <= literal_column(_MOST[type(column.type)]) - amount
+        column = func.coalesce(self.table.c[name], 0)
+        if isinstance(self.table.c[name].type, Count):
+            return column <= literal_column(str(MAX_INTEGER)) - amount
+        # By halves, because neither a sum nor a difference may be infinite: Postgres raises.
+        half: ColumnElement[float] = literal_column("0.5")
+        return (column * half + amount * half).between(
+            literal_column(f"-{_HALF_OF_MOST}"), literal_column(_HALF_OF_MOST)
+        )
 
     def _page(
         self,
@@ -229,9 +241,9 @@ class TableStatements(Generic[Row]):
             *(columns[name] == self._bind(name, name, lookup=True) for name in equal), *self._unless(include_deleted)
         )
         if "since" in bounds:
-            core = core.where(created >= bindparam("since", type_=created.type))
+            core = core.where(created >= self._bind("since", "created_at", lookup=True))
         if "until" in bounds:
-            core = core.where(created < bindparam("until", type_=created.type))
+            core = core.where(created < self._bind("until", "created_at", lookup=True))
         if "after" in bounds:
             here = tuple_(created, key)
             there = tuple_(bindparam("after_time", type_=created.type), self._bind("after_id", "id", lookup=True))
@@ -285,6 +297,8 @@ class TableStatements(Generic[Row]):
         changes |= {name: func.coalesce(columns[name], self._bind(f"new_{name}", name)) for name in kept}
         amounts = {name: self._bind(f"new_{name}", name, required=True) for name in added}
         changes |= {name: total(columns[name], amount) for name, amount in amounts.items()}
+        if "updated_at" in changes and len(changes) > 1:
+            changes["updated_at"] = later(columns.updated_at, changes["updated_at"])
         fits = [self._fits(name, amount) for name, amount in amounts.items()]
         if self.parent in names:
             fits.append(not_(self._is_above(changes[self.parent])))
@@ -316,12 +330,12 @@ class TableStatements(Generic[Row]):
     def _prune(self, equal: tuple[str, ...], further: bool, bounded: bool) -> Statement[Row]:
         """Delete the rows before a time that are between two positions, as far as those are given."""
         core = delete(self.table).where(*self._old(further))
-        core = core.where(*(self.table.c[name] == self._bind(name, name) for name in equal))
+        core = core.where(*(self.table.c[name] == self._bind(name, name, lookup=True) for name in equal))
         return Statement(self.table, core.where(self._position() <= self._here("edge")) if bounded else core)
 
     def _old(self, further: bool) -> list[ColumnElement[bool]]:
         created = self.table.c.created_at
-        old = created < bindparam("before", type_=created.type)
+        old = created < self._bind("before", "created_at", lookup=True)
         return [old, self._position() > self._here("last")] if further else [old]
 
     def _position(self) -> Tuple:
@@ -337,15 +351,18 @@ class TableStatements(Generic[Row]):
         return self.table.c.id == self._bind("row_id", "id", lookup=True)
 
     def _guard(self, column: str | None) -> list[ColumnElement[bool]]:
-        return [] if column is None else [self.table.c[column] == self._bind(f"if_{column}", column)]
+        return [] if column is None else [self.table.c[column] == self._bind(f"if_{column}", column, lookup=True)]
 
     def _unless(self, include_deleted: bool) -> list[ColumnElement[bool]]:
         return [] if include_deleted else self._living
 
     def _bind(self, name: str, column: str, *, lookup: bool = False, required: bool = False) -> BindParameter[Any]:
         kind = self.table.c[column].type
-        if lookup and isinstance(kind, Identifier):
-            kind = LookedUpIdentifier()
-        elif required and isinstance(kind, CheckedType):
-            kind = kind.when_required()
+        if isinstance(kind, CheckedType):
+            if lookup:
+                kind = kind.looked_up()
+            if name in _PARAMETERS:
+                kind = kind.of_parameter(name)
+            if required:
+                kind = kind.when_required()
         return bindparam(name, type_=kind)

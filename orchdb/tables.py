@@ -36,6 +36,7 @@ from orchdb.column_types import (
     Name,
     RowNumber,
     Timestamp,
+    Word,
 )
 from orchdb.errors import COLUMNS
 from orchdb.rows import AGENT_STATUSES, LOG_LEVELS, PROMPT_STATUSES
@@ -70,7 +71,7 @@ orchestrator_agents = Table(
     "orchestrator_agents",
     metadata,
     Column("id", Identifier(), primary_key=True),
-    Column("name", Name(), nullable=False),
+    Column("name", Word(), nullable=False),
     Column("description", FreeText()),
     Column("agent_type", Label(), nullable=False),
     Column("capabilities", FreeText()),
@@ -94,7 +95,7 @@ agents = Table(
         ForeignKey("orchestrator_agents.id", name="fk_agents_orchestrator_agent_id", ondelete="CASCADE"),
         nullable=False,
     ),
-    Column("session_id", Name(), nullable=False),
+    Column("session_id", Word(), nullable=False),
     Column(
         "parent_agent_id",
         Identifier(),
@@ -134,7 +135,7 @@ prompts = Table(
     Column("prompt_text", FreeText(), nullable=False),
     Column("response_text", FreeText()),
     Column("status", Choice(PROMPT_STATUSES), nullable=False, server_default=text("'pending'")),
-    Column("model_used", Name()),
+    Column("model_used", Word()),
     Column("tokens_input", Count(), server_default=text("0")),
     Column("tokens_output", Count(), server_default=text("0")),
     Column("cost_usd", Cost(), server_default=text("0.0")),
@@ -179,7 +180,7 @@ system_logs = Table(
     metadata,
     Column("id", RowNumber(), Identity(), primary_key=True),
     Column("log_level", Choice(LOG_LEVELS), nullable=False, server_default=text("'INFO'")),
-    Column("component", Name(), nullable=False),
+    Column("component", Word(), nullable=False),
     Column("message", FreeText(), nullable=False),
     Column("details", JsonDocument()),
     Column("created_at", Timestamp(), nullable=False, server_default=present()),

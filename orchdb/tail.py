@@ -8,12 +8,12 @@ gives the lines whose ids were taken before, but which are committed after its c
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from orchdb.backend import Horizon
+from orchdb.clocks import pause
 from orchdb.database import Database, failures_reported
 from orchdb.errors import InvalidValueError
 from orchdb.operations.table_operations import checked_number
@@ -85,14 +85,14 @@ class _Follower(Generic[LogRow]):
                 for row in await self._rows(last, end):
                     yield row
                 last = end
-            await asyncio.sleep(self._poll_seconds)
+            await pause(self._poll_seconds)
 
     async def _look(self) -> Horizon:
         return await self._database.horizon(self._operation, self._statements.table)
 
     async def _wait_for(self, writers: frozenset[str]) -> None:
         while writers:
-            await asyncio.sleep(self._poll_seconds)
+            await pause(self._poll_seconds)
             writers &= (await self._look()).writers
 
     async def _end_of_stretch(self, last: int, newest: int) -> int:

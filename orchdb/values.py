@@ -16,7 +16,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
@@ -25,16 +25,20 @@ from typing import Any, cast
 import orjson
 
 from orchdb.errors import InvalidValueError, MissingParentError
+from orchdb.naive_times import warn_of_naive
 
 logger = logging.getLogger("orchdb")
 
 MAX_INTEGER = 2**63 - 1
-MAX_JSON_DEPTH = 254
-"""Containers inside containers; the depth up to which the JSON encoder works."""
+MAX_BYTES = 64 * 2**20
+"""Of one text or JSON value."""
+MAX_WORD = 500
+"""Characters of a word that is indexed, and so at most 2,000 bytes: Postgres takes some 2,700 into an index."""
+SURELY_FITS = MAX_BYTES // 4
+"""Characters that are within ``MAX_BYTES`` whatever they are."""
 
 _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _UNPORTABLE = re.compile("[\0\ud800-\udfff]")
-_JSON_OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
 class NoSuchRowError(Exception):
@@ -110,13 +114,10 @@ def text(value: object, place: str) -> str | None:
         return None
     if type(value) is not str:
         value = _as_text(value, place)
-    if value.isascii():
-        if "\0" not in value:
-            return value
-    elif not _UNPORTABLE.search(value):
-        return value
-    _warn(place, "a NUL or a lone surrogate was replaced by U+FFFD")
-    return _UNPORTABLE.sub("\ufffd", value)
+    if (not value.isascii() or "\0" in value) and _UNPORTABLE.search(value):
+        _warn(place, "a NUL or a lone surrogate was replaced by U+FFFD")
+        value = _UNPORTABLE.sub("\ufffd", value)
+    return value if len(value) <= SURELY_FITS else within_size(value, place)
 
 
 def name(value: object, place: str) -> str | None:
@@ -127,17 +128,43 @@ def name(value: object, place: str) -> str | None:
         value = _as_text(value, place)
     if (not value.isascii() or "\0" in value) and _UNPORTABLE.search(value):
         raise InvalidValueError(f"{place}: holds a NUL or a lone surrogate", column=_column(place))
-    return value
+    return value if len(value) <= SURELY_FITS else within_size(value, place)
+
+
+def word(value: object, place: str) -> str | None:
+    """A name that is indexed, and therefore short."""
+    if type(value) is str and value.isascii() and "\0" not in value and len(value) <= MAX_WORD:
+        return value
+    found = name(value, place)
+    if found is not None and len(found) > MAX_WORD:
+        raise InvalidValueError(f"{place}: is longer than {MAX_WORD} characters", column=_column(place))
+    return found
 
 
 def label(value: object, place: str) -> str | None:
-    """A word of an open vocabulary: any name but the empty one."""
-    if type(value) is str and value.isascii() and value and "\0" not in value:
+    """A word of an open vocabulary: any one but the empty one."""
+    if type(value) is str and value.isascii() and "\0" not in value and 0 < len(value) <= MAX_WORD:
         return value
-    word = name(value, place)
-    if word == "":
+    return _not_empty(word(value, place), place)
+
+
+def looked_up_label(value: object, place: str) -> str | None:
+    """A label that is only compared with others: an adopted file may have a long one."""
+    return _not_empty(name(value, place), place)
+
+
+def _not_empty(found: str | None, place: str) -> str | None:
+    if found == "":
         raise InvalidValueError(f"{place}: must not be empty", column=_column(place))
-    return word
+    return found
+
+
+def within_size(value: str, place: str) -> str:
+    """The text, if it is no larger than a text may be."""
+    size = len(value) if value.isascii() else len(value.encode())
+    if size <= MAX_BYTES:
+        return value
+    raise InvalidValueError(f"{place}: is larger than {MAX_BYTES // 2**20} MiB", column=_column(place))
 
 
 def choice(allowed: tuple[str, ...]) -> Callable[[object, str], str | None]:
@@ -166,23 +193,34 @@ def now() -> datetime:
 
 def time_text(moment: datetime) -> str:
     """The one form of a time: UTC, ``YYYY-MM-DDTHH:MM:SS.ffffff``, 26 characters that sort as text."""
-    if moment.microsecond and type(moment) is datetime:
-        return orjson.dumps(moment)[1:27].decode()  # without the quotes and the zone: a fifth of the time of isoformat
+    if moment.microsecond:
+        try:
+            # Without the quotes and the zone: a fifth of the time of isoformat.
+            return orjson.dumps(moment)[1:27].decode()
+        except TypeError:
+            pass  # a subclass: of a library for dates, or of one that stops the clock
     return moment.isoformat(timespec="microseconds")[:26]
 
 
 def moment(value: object, place: str) -> datetime | None:
-    """The UTC time that a ``datetime`` or an ISO 8601 text gives; a naive one is UTC."""
+    """The UTC time that a ``datetime`` or an ISO 8601 text gives; a naive one is UTC, as an object with a warning."""
     if value is None:
         return None
     try:
         if isinstance(value, str):
-            value = datetime.fromisoformat(value.strip())
+            return _in_utc(datetime.fromisoformat(value.strip()))
         if isinstance(value, datetime):
-            return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+            if value.tzinfo is not UTC and value.utcoffset() is None:
+                warn_of_naive(place)
+            return _in_utc(value)
     except (ValueError, OverflowError):
         pass
     raise InvalidValueError(f"{place}: must be a datetime or an ISO 8601 text", column=_column(place))
+
+
+def _in_utc(moment: datetime) -> datetime:
+    # Not by its tzinfo: one that tells no offset would be taken for local time.
+    return moment.replace(tzinfo=UTC) if moment.utcoffset() is None else moment.astimezone(UTC)
 
 
 def stored_time(value: object, place: str) -> str | None:
@@ -239,32 +277,6 @@ def count(value: object, place: str) -> int | None:
 # -- JSON ------------------------------------------------------------------------------------------------------------
 
 
-def json_text(value: object, place: str) -> str | None:
-    """Any JSON value as JSON text, without ``\\u`` escapes; ``None`` is NULL."""
-    if value is None:
-        return None
-    try:
-        encoded = orjson.dumps(value, option=_JSON_OPTIONS).decode()
-    except (TypeError, ValueError):
-        encoded = None
-    # The rest is rare: NaN comes out as null, NUL as an escape, and from jsonb 1e+16 would come back as an integer and
-    # -0.0 without its sign. (Looked for in the text: in the bytes it takes twice the time.)
-    if encoded is None or "null" in encoded or "\\u0000" in encoded or "e+" in encoded or "-0.0" in encoded:
-        encoded = orjson.dumps(_portable(value, place, 1)).decode()
-    return encoded
-
-
-def json_object(value: Any, place: str) -> str | None:
-    """A JSON object, given as a mapping or as the text of one, as JSON text."""
-    if value is None:
-        return None
-    if isinstance(value, str):
-        value = read_json(value)
-    if isinstance(value, Mapping):
-        return json_text(cast("object", value), place)
-    raise InvalidValueError(f"{place}: must be a JSON object", column=_column(place))
-
-
 def read_json(value: Any) -> Any:
     """The value that JSON text holds; text that is not JSON comes back as that text."""
     if type(value) is not str:
@@ -281,64 +293,6 @@ def read_json(value: Any) -> Any:
         if isinstance(found, (dict, list)):
             return cast("object", found)
     return value
-
-
-def _portable(value: Any, place: str, depth: int) -> Any:
-    """The value in JSON's own types, with what is not portable replaced."""
-    if isinstance(value, Enum):
-        value = value.value
-    if value is None or isinstance(value, (bool, str, int, float, uuid.UUID)):
-        return _portable_scalar(value, place)
-    if not isinstance(value, (Mapping, list, tuple)):
-        raise InvalidValueError(f"{place}: holds a {type(value).__name__}, which is not JSON", column=_column(place))
-    if depth > MAX_JSON_DEPTH:
-        raise InvalidValueError(f"{place}: is nested deeper than {MAX_JSON_DEPTH} levels", column=_column(place))
-    if isinstance(value, Mapping):
-        return _portable_object(value, place, depth)  # pyright: ignore[reportUnknownArgumentType]
-    return [_portable(item, place, depth + 1) for item in cast("Sequence[Any]", value)]
-
-
-def _portable_scalar(value: bool | str | float | uuid.UUID | None, place: str) -> Any:
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        if not -(2**63) <= value < 2**64:
-            raise InvalidValueError(f"{place}: holds an integer of more than 64 bits", column=_column(place))
-        return int(value)
-    if isinstance(value, float):
-        return _portable_float(float(value), place)
-    return text(str(value), place)
-
-
-def _portable_object(value: Mapping[Any, Any], place: str, depth: int) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, item in value.items():
-        word = text(key if isinstance(key, str) else _key_text(key, place), place) or ""
-        if word in result:
-            raise InvalidValueError(f"{place}: holds two keys that are the same in JSON", column=_column(place))
-        result[word] = _portable(item, place, depth + 1)
-    return result
-
-
-def _key_text(key: object, place: str) -> str:
-    """A key that is no text, as JSON writes it."""
-    if isinstance(key, Enum):
-        key = key.value
-    if isinstance(key, (str, uuid.UUID)):
-        return str(key)
-    if key is None or isinstance(key, (bool, int, float)):
-        return orjson.dumps(_portable(key, place, 1)).decode()
-    raise InvalidValueError(f"{place}: holds a key that is a {type(key).__name__}", column=_column(place))
-
-
-def _portable_float(value: float, place: str) -> Any:
-    if not math.isfinite(value):
-        _warn(place, "NaN or an infinity was replaced by null")
-        return None
-    if abs(value) < 1e16:
-        return value + 0.0
-    # jsonb keeps 1e+16 as the integer 10000000000000000; written out with its fraction it stays a float.
-    return orjson.Fragment(f"{Decimal(repr(value)):f}.0".encode())
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable
+
+from orchdb.clocks import pause, steady
 
 PAUSE_SECONDS = (0.001, 0.020)
 
@@ -18,12 +18,12 @@ async def until_free(
     Raises:
         Exception: What the attempt raises: at once, or when the time is over if something stayed taken.
     """
-    deadline = time.monotonic() + seconds
+    deadline = steady() + seconds
     while True:
         try:
             await attempt()
             return
         except Exception as error:
-            if not taken(error) or time.monotonic() >= deadline:
+            if not taken(error) or steady() >= deadline:
                 raise
-        await asyncio.sleep(random.uniform(*PAUSE_SECONDS))  # noqa: S311  # a pause, not a secret
+        await pause(random.uniform(*PAUSE_SECONDS))  # noqa: S311  # a pause, not a secret

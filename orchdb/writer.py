@@ -26,11 +26,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from time import monotonic
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchdb.clocks import Timer, call_later, steady
 from orchdb.errors import NotConnectedError, OperationError, own, sqlite_code
 from orchdb.files import Watch, temp_store
 from orchdb.foreign_triggers import Connection
@@ -269,7 +269,7 @@ class Writer:
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._sweeper: asyncio.TimerHandle | None = None
+        self._sweeper: Timer | None = None
 
     def run(self, work: Work) -> Awaitable[Any]:
         """The result of the work, after the commit that holds it."""
@@ -312,7 +312,7 @@ class Writer:
 
     def _enqueue(self, work: Work | None) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.append(_Entry(work, future, monotonic() + self.lock_timeout))
+        self._waiting.append(_Entry(work, future, steady() + self.lock_timeout))
         if self._alone and not self._busy and not self._scheduled:
             self._start()  # it is likely to stay alone: nobody is waited for
         else:
@@ -380,7 +380,7 @@ class Writer:
         if again:
             self._waiting.extendleft(reversed(again))
             self._drop_the_dead()
-            self._loop.call_later(random.uniform(*RETRY_SECONDS), self._start)  # noqa: S311  # a pause, not a secret
+            call_later(self._loop, random.uniform(*RETRY_SECONDS), self._start)  # noqa: S311  # a pause, not a secret
             return
         self._busy = False
         self._wake()
@@ -388,10 +388,10 @@ class Writer:
     def _sweep(self) -> None:
         """While a lease is out nobody tries the lock, so the time-outs of those who wait are looked after here."""
         self._drop_the_dead()
-        self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+        self._sweeper = call_later(self._loop, _SWEEP_SECONDS, self._sweep)
 
     def _drop_the_dead(self) -> None:
-        now = monotonic()
+        now = steady()
         if not any(entry.future.done() or entry.deadline <= now for entry in self._waiting):
             return
         alive: deque[_Entry] = deque()

@@ -119,10 +119,10 @@ async def test_lines_are_filtered_by_level_and_type(db: DatabaseManager, agent_i
 
 async def test_lines_are_filtered_by_time(db: DatabaseManager, agent_id: str, lines: list[int]) -> None:
     rows = await db.get_agent_logs(agent_id)
-    middle = datetime.fromisoformat(rows[5]["created_at"])
+    middle = datetime.fromisoformat(rows[5]["created_at"]).replace(tzinfo=UTC)
     at_or_after = [row["id"] for row in rows if row["created_at"] >= rows[5]["created_at"]]
     before = [row["id"] for row in rows if row["created_at"] < rows[5]["created_at"]]
-    east = middle.replace(tzinfo=UTC).isoformat()
+    east = middle.isoformat()
     for moment in (rows[5]["created_at"], middle, east, east.replace("+00:00", "Z")):
         assert [row["id"] for row in await db.get_agent_logs(agent_id, since=moment)] == at_or_after
         assert [row["id"] for row in await db.get_agent_logs(agent_id, until=moment)] == before
@@ -185,7 +185,7 @@ async def test_an_event_is_a_line(db: DatabaseManager, agent_id: str) -> None:
         ("no-uuid", "milestone", "x"),
         (None, None, None),
         ([], {}, object()),
-        ("agent", "milestone", "x", {1: {2}}),
+        ("agent", "milestone", "x", {1: {2}}, "LOUD"),
     ],
 )
 async def test_an_event_that_cannot_be_logged_raises_nothing(
@@ -212,3 +212,48 @@ async def test_an_iterator_gives_all_lines(db: DatabaseManager, agent_id: str, l
         assert [row["id"] for row in rows] == lines
     errors = await collected(db.iter_agent_logs(agent_id, "ERROR", "a", "2020-01-01", "2999-01-01", page_size=1))
     assert [row["id"] for row in errors] == lines[::6]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{1}, b"x", {"a": [object()]}, 2**70, pytest.param({"a": "x" * (64 * 2**20)}, id="large")],
+    ids=lambda value: type(value).__name__,
+)
+async def test_an_event_whose_metadata_cannot_be_stored_is_a_line_without_it_and_the_log_says_so(
+    db: DatabaseManager, agent_id: str, caplog: pytest.LogCaptureFixture, metadata: Any
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="orchdb"):
+        log_id = await call(db, "log_agent_event", agent_id, "tool_call", "finished", metadata, "WARNING")
+    (row,) = await db.get_agent_logs(agent_id)
+    assert (row["id"], row["log_type"], row["message"]) == (log_id, "tool_call", "finished")
+    assert (row["log_level"], row["details"]) == ("WARNING", None)
+    levels = [(record.levelname, "agent_logs.details" in record.getMessage()) for record in caplog.records]
+    assert levels == [("ERROR", True), ("WARNING", False)]
+    assert "without its metadata" in caplog.text
+
+
+async def test_an_event_whose_metadata_cannot_be_stored_is_a_line_of_its_block(
+    db: DatabaseManager, agent_id: str
+) -> None:
+    untyped: Any = {1}
+    async with db.transaction() as tx:
+        assert await tx.log_agent_event(agent_id, "a", "x", untyped) is not None
+        assert await tx.log_agent_event(agent_id, "a", "x", {"fits": 1}) is not None
+    assert [row["details"] for row in await db.get_agent_logs(agent_id)] == [None, {"fits": 1}]
+
+
+async def test_the_order_of_create_agent_log_is_noticed(
+    db: DatabaseManager, agent_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for level in LOG_LEVELS:
+        caplog.clear()
+        with caplog.at_level(logging.ERROR, logger="orchdb"):
+            assert await db.log_agent_event(agent_id, level, "milestone", "Half way") is None
+        (record,) = caplog.records
+        assert (
+            "log_agent_event on agent_logs: log_type: is a level: the order here is agent_id, log_type"
+            in record.message
+        )
+    assert await count(db, "agent_logs") == 0
+    for kind in ("error", "info", "ERRORS"):
+        assert await db.log_agent_event(agent_id, kind, "x") is not None

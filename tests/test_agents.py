@@ -320,9 +320,14 @@ async def test_what_is_no_amount_is_not_added(db: DatabaseManager, definition: s
     assert await found(db, agent_id) == before
 
 
-async def test_a_sum_beyond_every_number_is_refused(db: DatabaseManager, definition: str) -> None:
+@pytest.mark.parametrize("most", [1.7976931348623157e308, -1.7976931348623157e308])
+async def test_a_sum_beyond_every_number_is_refused(db: DatabaseManager, definition: str, most: float) -> None:
     agent_id = await db.create_agent(definition, "session-1")
-    await db.update_agent(agent_id, cost_usd=1.7e308)
-    with pytest.raises(InvalidValueError):
-        await db.add_agent_cost(agent_id, 1.7e308)
-    assert (await found(db, agent_id))["cost_usd"] == 1.7e308
+    await db.update_agent(agent_id, cost_usd=most)
+    for more in (most, most / 1e6):
+        with pytest.raises(InvalidValueError):
+            await db.add_agent_cost(agent_id, more)
+    assert (await found(db, agent_id))["cost_usd"] == most
+    for amount, total in ((0.0, most), (most / 1e300, most), (-most, 0.0), (-most, -most), (most, 0.0)):
+        assert await db.add_agent_cost(agent_id, amount) is True
+        assert (await found(db, agent_id))["cost_usd"] == total

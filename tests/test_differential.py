@@ -197,5 +197,6 @@ def trial(
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+@pytest.mark.filterwarnings("ignore::orchdb.NaiveDatetimeWarning")
 def test_both_engines_and_the_model_agree(trial: Any, plan: list[steps.Step | steps.Block]) -> None:
     trial(plan)

@@ -22,6 +22,7 @@ from orchdb import (
     DuplicateError,
     InvalidValueError,
     MissingParentError,
+    NaiveDatetimeWarning,
     NotConnectedError,
     OperationError,
     OrchdbError,
@@ -73,7 +74,7 @@ WRONG: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str | N
     ("update_agent", (AGENT,), {"started_at": SECRET}, InvalidValueError, "started_at"),
     ("update_agent", (AGENT,), {"error_message": SECRET, "updated_at": SECRET}, InvalidValueError, "updated_at"),
     ("update_agent", (AGENT,), {"status": SECRET, "updated_at": "2026-01-01"}, InvalidValueError, "status"),
-    ("update_agent", (AGENT,), {"if_status": SECRET, "status": "failed"}, InvalidValueError, "status"),
+    ("update_agent", (AGENT,), {"if_status": SECRET, "status": "failed"}, InvalidValueError, "if_status"),
     ("update_agent", (AGENT,), {"id": SECRET}, TypeError, None),
     ("update_agent", (AGENT,), {"created_at": "2026-01-01"}, TypeError, None),
     ("update_agent", (AGENT,), {"deleted_at": "2026-01-01"}, TypeError, None),
@@ -88,20 +89,22 @@ WRONG: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str | N
     ("update_orchestrator_agent", (DEFINITION,), {"id": NO_ROW}, TypeError, None),
     ("update_orchestrator_agent", (DEFINITION,), {"rowid": 1}, TypeError, None),
     ("update_orchestrator_agent", (DEFINITION,), {"self": 1}, TypeError, None),
-    ("add_agent_cost", (AGENT, SECRET), {}, InvalidValueError, "cost_usd"),
+    ("add_agent_cost", (AGENT, SECRET), {}, InvalidValueError, "usd"),
+    ("add_prompt_usage", (PROMPT,), {"cost_usd": SECRET}, InvalidValueError, "cost_usd"),
     ("add_prompt_usage", (PROMPT,), {"tokens_input": SECRET}, InvalidValueError, "tokens_input"),
     ("create_prompts", ([{"agent_id": NO_ROW}],), {}, TypeError, None),
     ("create_agent_logs", ([SECRET],), {}, TypeError, None),
     ("cleanup_old_logs", (-1,), {}, InvalidValueError, "days"),
     ("cleanup_old_logs", (SECRET,), {}, InvalidValueError, "days"),
-    ("prune", (SECRET,), {}, InvalidValueError, "created_at"),
-    ("prune", (None,), {}, InvalidValueError, "created_at"),
+    ("prune", (SECRET,), {}, InvalidValueError, "before"),
+    ("prune", (None,), {}, InvalidValueError, "before"),
     ("prune", ("2999-01-01",), {"log_level": SECRET}, InvalidValueError, "log_level"),
     ("list_agents", (), {"limit": -1}, InvalidValueError, "limit"),
     ("list_agents", (), {"offset": SECRET}, InvalidValueError, "offset"),
     ("list_agents", (), {"after": SECRET}, InvalidValueError, "after"),
     ("list_agents", (), {"status": SECRET}, InvalidValueError, "status"),
-    ("list_agents", (), {"since": SECRET}, InvalidValueError, "created_at"),
+    ("list_agents", (), {"since": SECRET}, InvalidValueError, "since"),
+    ("get_system_logs", (), {"until": SECRET}, InvalidValueError, "until"),
     ("get_system_logs", (SECRET,), {}, InvalidValueError, "log_level"),
 ]
 
@@ -134,7 +137,7 @@ def test_the_tree_is_this() -> None:
     assert OrchdbError.__bases__ == (Exception,)
     assert issubclass(InvalidValueError, ValueError)
     exported = {value for value in vars(orchdb).values() if inspect.isclass(value) and issubclass(value, Exception)}
-    assert exported == {OrchdbError, *TREE}
+    assert exported == {OrchdbError, *TREE, NaiveDatetimeWarning}
 
 
 def test_what_is_exported_is_exactly_what_is_public() -> None:
@@ -305,6 +308,38 @@ async def test_missing_and_unknown_parameters_are_type_errors(db: DatabaseManage
     for operation, arguments, options in wrong:
         with pytest.raises(TypeError):
             await call(db, operation, *arguments, **options)
+
+
+async def test_an_unknown_name_lists_those_there_are_with_what_was_meant_first(filled: Filled) -> None:
+    for operation, arguments, options, expected in (
+        (
+            "update_agent",
+            (AGENT,),
+            {"statsu": 1},
+            r"unknown or protected: statsu \(did you mean status\?\); there are comp",
+        ),
+        (
+            "update_agent",
+            (AGENT,),
+            {"statsu": 1, "cost": 1},
+            r"cost, statsu \(did you mean cost_usd, status\?\); there",
+        ),
+        (
+            "update_agent",
+            (AGENT,),
+            {"id": 1},
+            r"unknown or protected: id; there are completed_at, config, context, cost",
+        ),
+        ("update_prompt", (PROMPT,), {"zzz": 1}, r"zzz; there are completed_at, cost_usd, error_message, latency_ms"),
+        (
+            "create_system_logs",
+            ([{"mesage": "x"}],),
+            {},
+            r"item 0: .*mesage \(did you mean message\?\); there are comp",
+        ),
+    ):
+        with pytest.raises(TypeError, match=expected):
+            await filled.call(operation, arguments, options)
 
 
 async def test_the_engines_log_hides_parameters(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

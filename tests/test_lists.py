@@ -251,6 +251,7 @@ async def test_since_is_inclusive_and_until_is_exclusive(filled: Filled, it: Lis
     assert await filled.rows(it, since=rows[0]["created_at"], until=rows[0]["created_at"]) == []
 
 
+@pytest.mark.filterwarnings("ignore::orchdb.NaiveDatetimeWarning")
 @pytest.mark.parametrize("it", WITH_TIMES, ids=str)
 async def test_a_time_may_have_any_form(filled: Filled, it: List) -> None:
     moment = datetime.fromisoformat((await filled.rows(it))[3]["created_at"])
@@ -268,7 +269,8 @@ async def test_what_is_no_time_is_refused(filled: Filled) -> None:
     for it, option, value in product(WITH_TIMES, ("since", "until"), values):
         with pytest.raises(InvalidValueError) as caught:
             await filled.rows(it, **{option: value})
-        assert (caught.value.table, caught.value.operation) == (it.table, it.operation)
+        assert (caught.value.table, caught.value.operation, caught.value.column) == (it.table, it.operation, option)
+        assert f": {option}: must be" in str(caught.value)
 
 
 async def test_a_page_has_at_least_one_row(db: DatabaseManager, agent_id: str) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from orchdb import DatabaseManager, MissingParentError, NotConnectedError, OrchdbError
 from tests.conftest import Target
-from tests.support import NO_ROW, OPERATIONS, call
+from tests.support import NO_ROW, OPERATIONS, call, complaints
 
 
 @pytest.fixture
@@ -109,3 +112,23 @@ async def test_nothing_is_told_where_nobody_listens(db: DatabaseManager, caplog:
     await db.create_system_log("INFO", "test", "x")
     await db.get_system_logs()
     assert [record for record in caplog.records if record.name == "orchdb"] == []
+
+
+def test_a_failure_that_the_caller_handles_prints_nothing_where_no_logging_is_set_up(tmp_path: Path) -> None:
+    program = """
+import asyncio, sys
+from orchdb import DatabaseManager, OrchdbError
+
+async def main():
+    async with DatabaseManager(sys.argv[1]) as db:
+        try:
+            await db.create_agent("nobody", "session")
+        except OrchdbError:
+            print("handled")
+        await db.create_system_log("INFO", "x", "replaced\\0", {"a": float("nan")})
+
+asyncio.run(main())
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "orchestrator.db")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, complaints(done.stderr)) == ("handled\n", "")

@@ -71,6 +71,7 @@ async def test_what_is_no_age_is_refused(db: DatabaseManager) -> None:
 
 
 @pytest.mark.usefixtures("lines")
+@pytest.mark.filterwarnings("ignore::orchdb.NaiveDatetimeWarning")
 async def test_lines_before_a_time_are_pruned(db: DatabaseManager) -> None:
     moment = datetime.now(UTC) - timedelta(days=10)
     for before in (moment.isoformat(), moment, moment.replace(tzinfo=None)):
@@ -83,7 +84,7 @@ async def test_the_time_itself_is_not_before(db: DatabaseManager) -> None:
     await db.create_system_log("INFO", "test", "x")
     created = (await db.get_system_logs())[0]["created_at"]
     assert await db.prune(created) == 0
-    assert await db.prune(datetime.fromisoformat(created) + timedelta(microseconds=1)) == 1
+    assert await db.prune(datetime.fromisoformat(f"{created}Z") + timedelta(microseconds=1)) == 1
 
 
 async def test_pruning_can_keep_to_a_level(db: DatabaseManager, agent_id: str) -> None:

@@ -18,7 +18,7 @@ LINES = 5000
 """About 12 MB."""
 
 
-def ask(path: Path, name: str) -> int:
+def ask(path: Path, name: str) -> Any:
     with other_program(path) as connection:
         value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
     return value

@@ -6,20 +6,28 @@ import json
 import logging
 import re
 import uuid
-from collections import OrderedDict
-from datetime import UTC, date, datetime, timedelta, timezone
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from pydantic import BaseModel, RootModel, model_serializer
 
 from orchdb import DatabaseManager, InvalidValueError
 from tests.support import NO_ROW, call, count
 
 REPLACED = "\ufffd"
+ZONED = "10:30:00+00:00"
+EAST = timezone(timedelta(hours=5, minutes=30))
 NAN, INFINITY = float("nan"), float("inf")
+
+
+class Moment(datetime):
+    """A time as date libraries give it."""
 
 
 class Colour(StrEnum):
@@ -37,6 +45,36 @@ class Point(NamedTuple):
 
 class Text(str):
     __slots__ = ()
+
+
+@dataclass
+class Broken:
+    x: Any
+    y: Any
+
+
+@dataclass(frozen=True)
+class Holder:
+    held: Any
+
+
+class Secret(BaseModel):
+    inner: Any
+    when: datetime | None = None
+
+
+class Refusing(BaseModel):
+    @model_serializer
+    def refuse(self) -> dict[str, Any]:
+        raise RuntimeError("the fields are private")
+
+
+class Root(RootModel[str]):
+    pass
+
+
+class Place(Enum):
+    HERE = Broken(1, (2,))
 
 
 async def stored(db: DatabaseManager, details: Any) -> Any:
@@ -115,6 +153,13 @@ async def test_names_are_refused_instead(db: DatabaseManager, agent_id: str, bad
 # -- JSON ------------------------------------------------------------------------------------------------------------
 
 
+def nested_objects(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -169,6 +214,17 @@ async def test_large_json_comes_back_whole(db: DatabaseManager, agent_id: str) -
         ([Colour.RED, Number.ONE, Text("text")], ["red", 1, "text"]),
         ({Colour.RED: 1, Number.ONE: 2}, {"red": 1, "1": 2}),
         (uuid.UUID(NO_ROW), NO_ROW),
+        (datetime(2026, 2, 4, 10, 30, 0, 7), "2026-02-04T10:30:00.000007"),
+        (datetime(2026, 2, 4, 10, 30, tzinfo=EAST), "2026-02-04T10:30:00+05:30"),
+        (Moment(2026, 2, 4, tzinfo=UTC), "2026-02-04T00:00:00+00:00"),
+        ({"at": [date(2026, 2, 4), time(10, 30), time(10, 30, tzinfo=UTC)]}, {"at": ["2026-02-04", "10:30:00", ZONED]}),
+        ({date(2026, 2, 4): 1, Decimal(2): 3}, {"2026-02-04": 1, "2": 3}),
+        ([Decimal("1.50"), Decimal("NaN"), Decimal("1E+30")], ["1.50", "NaN", "1E+30"]),
+        (Broken(1, Decimal(2)), {"x": 1, "y": "2"}),
+        ([Holder(Secret(inner=[Point(1, 2)]))], [{"held": {"inner": [[1, 2]], "when": None}}]),
+        (Secret(inner=1, when=datetime(2026, 2, 4, tzinfo=UTC)), {"inner": 1, "when": "2026-02-04T00:00:00+00:00"}),
+        (Root("text"), "text"),
+        (Place.HERE, {"x": 1, "y": [2]}),
         ({uuid.UUID(NO_ROW): [uuid.UUID(NO_ROW)]}, {NO_ROW: [NO_ROW]}),
     ],
     ids=repr,
@@ -188,6 +244,8 @@ async def test_python_values_become_json(db: DatabaseManager, value: Any, expect
         ({"\udc00": "\udc00"}, {REPLACED: REPLACED}),
         ("\0", REPLACED),
         ({"a": "null", "b": NAN}, {"a": "null", "b": None}),
+        (Broken(NAN, "nul\0"), {"x": None, "y": f"nul{REPLACED}"}),
+        (Secret(inner=[INFINITY]), {"inner": [None], "when": None}),
     ],
     ids=ascii,
 )
@@ -212,10 +270,16 @@ async def test_json_that_is_portable_brings_no_warning(db: DatabaseManager, capl
         {1, 2},
         b"bytes",
         object(),
-        datetime(2026, 1, 1, tzinfo=UTC),
-        date(2026, 1, 1),
-        Decimal("1.5"),
         1 + 2j,
+        timedelta(1),
+        bytearray(b"bytes"),
+        frozenset({1}),
+        range(3),
+        deque([1]),
+        ValueError("x"),
+        Broken(1, {2}),
+        Secret(inner=b"bytes"),
+        Refusing(),
         Path("path"),
         print,
         {"deep": [{"er": {1}}]},
@@ -234,6 +298,77 @@ async def test_what_is_not_json_is_refused(db: DatabaseManager, value: Any) -> N
         await stored(db, value)
     assert caught.value.column == "details"
     assert await count(db, "system_logs") == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "where"),
+    [
+        (b"x", r"\$ holds a bytes"),
+        ({"a": [1, 2, 3, b"x"]}, r"\$\.a\[3\] holds a bytes"),
+        ({"first": {"a": 1}, "second": [{"a": {1}}]}, r"\$\.second\[0\]\.a holds a set"),
+        ([[], [0, 2**64]], r"\$\[1\]\[1\] holds an integer of more than 64 bits"),
+        ({"a": {1: 2, "1": 3}}, r"\$\.a holds two keys that are the same"),
+        ({"a": {(1, 2): 3}}, r"\$\.a holds a key that is a tuple"),
+        ({"a": Broken(1, [Secret(inner={1})])}, r"\$\.a\.y\[0\]\.inner holds a set"),
+        ({"a": 1, "My secret plan, step 1": {"sk_live_51": {"a": {1}}}}, r"\$\.<key 1>\.<key 0>\.a holds a set"),
+    ],
+    ids=repr,
+)
+async def test_a_refusal_names_where(db: DatabaseManager, value: Any, where: str) -> None:
+    with pytest.raises(InvalidValueError, match=rf"system_logs\.details: {where}") as caught:
+        await stored(db, value)
+    assert "secret" not in str(caught.value)
+    assert "sk_live" not in str(caught.value)
+
+
+BIG = 2**70
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a": NaN, "b": [-Infinity, 1e999, -1e999]}', {"a": NAN, "b": [-INFINITY, INFINITY, -INFINITY]}),
+        ('{"a": "\\ud800", "\\u0000": "x\\u0000"}', {"a": "\ud800", "\0": "x\0"}),
+        (f'{{"a": [{BIG}]}}', {"a": [BIG]}),
+        (f'{{"a": -{BIG}}}', {"a": -BIG}),
+        ('{"a": ' + "9" * 5000 + "}", {"a": 10**5000}),
+        ('{"a": 18446744073709551615, "b": -9223372036854775808}', {"a": 2**64 - 1, "b": -(2**63)}),
+        ('{"a": 1e22, "b": 1.0, "c": -0.0, "d": 1e-7}', {"a": 1e22, "b": 1.0, "c": -0.0, "d": 1e-7}),
+        ('{"a": 1, "b": {"c": 1, "c": 1}}', {"b": {1: 1, "1": 1}}),
+        ('{"a": 1, "a": 2}', {1: 1, "1": 2}),
+        ('{"größe": "数据 😀", "": [[], {}, null, true]}', {"größe": "数据 😀", "": [[], {}, None, True]}),
+        ('{"a":' * 300 + "1" + "}" * 300, nested_objects(300)),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, nested_objects(2000)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_a_context_given_as_text_is_treated_as_the_same_object(
+    db: DatabaseManager, agent_id: str, caplog: pytest.LogCaptureFixture, text: str, value: Any
+) -> None:
+    outcomes: list[Any] = []
+    for given in (value, text):
+        caplog.clear()
+        try:
+            with caplog.at_level(logging.WARNING, logger="orchdb"):
+                await db.update_agent(agent_id, context=given, error_message="written")
+        except InvalidValueError as error:
+            outcomes.append((error.column, str(error).rpartition(" holds ")[2]))
+        else:
+            row = await db.get_agent(agent_id)
+            assert row is not None
+            outcomes.append((repr(row["context"]), {record.getMessage() for record in caplog.records}))
+    assert outcomes[0] == outcomes[1]
+
+
+async def test_a_model_or_a_dataclass_can_be_a_context(db: DatabaseManager, agent_id: str) -> None:
+    for given in (Secret(inner=1), Holder(1)):
+        assert await call(db, "update_agent", agent_id, context=given, metadata=given)
+        row = await db.get_agent(agent_id)
+        assert row is not None
+        assert row["context"] == row["metadata"] == (given.model_dump() if isinstance(given, Secret) else {"held": 1})
+    for wrong in (Root("text"), Number.ONE, b"{}", {"a"}, "[1]", "5", "text", ""):
+        with pytest.raises(InvalidValueError, match="must be a JSON object"):
+            await call(db, "update_agent", agent_id, context=wrong)
 
 
 def nested(depth: int) -> Any:
@@ -264,12 +399,6 @@ async def test_the_callers_object_is_not_touched(db: DatabaseManager) -> None:
 
 # -- times -----------------------------------------------------------------------------------------------------------
 
-EAST = timezone(timedelta(hours=5, minutes=30))
-
-
-class Moment(datetime):
-    """A time as date libraries give it."""
-
 
 @pytest.mark.parametrize(
     ("value", "expected"),
@@ -294,6 +423,7 @@ class Moment(datetime):
     ],
     ids=str,
 )
+@pytest.mark.filterwarnings("ignore::orchdb.NaiveDatetimeWarning")
 async def test_times_come_back_in_the_one_form(db: DatabaseManager, agent_id: str, value: Any, expected: str) -> None:
     await db.update_agent(agent_id, started_at=value)
     row = await db.get_agent(agent_id)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
+from orchdb.database import failures_reported
+from orchdb.errors import InvalidValueError
 from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations, checked_items, pages
-from orchdb.rows import AgentLogRow, JsonValue, LogLevel, NewAgentLog, Time
+from orchdb.rows import LOG_LEVELS, AgentLogRow, JsonValue, LogLevel, NewAgentLog, Time
 from orchdb.statements import TableStatements
 from orchdb.tables import agent_logs
 from orchdb.values import now
+
+logger = logging.getLogger("orchdb")
 
 AGENT_LOGS: TableStatements[AgentLogRow] = TableStatements(agent_logs)
 _INSERT = AGENT_LOGS.insert(("agent_id", "log_level", "log_type", "message", "details", "created_at"))
@@ -62,9 +67,23 @@ class AgentLogOperations(TableOperations):
         metadata: JsonValue = None,
         log_level: LogLevel = "INFO",
     ) -> int | None:
-        """The id of a new line, or ``None`` if it could not be written; never raises, a failure is logged."""
+        """The id of a new line, or ``None`` if it could not be written; never raises, a failure is logged.
+
+        The order is not that of ``create_agent_log``; a ``log_type`` that is a level is refused as a mix-up of the two.
+
+        Args:
+            metadata: Any JSON value; the line is written without it, and the log says so, if it cannot be stored.
+        """
         try:
-            return await self.create_agent_log(agent_id, log_level, log_type, message, metadata)
+            with failures_reported("log_agent_event", AGENT_LOGS.table.name):
+                _refuse_a_level(log_type)
+            try:
+                return await self.create_agent_log(agent_id, log_level, log_type, message, metadata)
+            except InvalidValueError as error:
+                if error.column != "details":
+                    return None
+            logger.warning("log_agent_event on agent_logs: written without its metadata, which cannot be stored")
+            return await self.create_agent_log(agent_id, log_level, log_type, message)
         except Exception:  # the promise of this method; the failure has been logged where it arose
             return None
 
@@ -160,3 +179,11 @@ class AgentLogOperations(TableOperations):
         )
 
     get_recent_logs = list_recent_agent_logs
+
+
+def _refuse_a_level(log_type: object) -> None:
+    if isinstance(log_type, str) and log_type in LOG_LEVELS:
+        raise InvalidValueError(
+            "log_type: is a level: the order here is agent_id, log_type, message, metadata, log_level",
+            column="log_type",
+        )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-from orchdb.operations.table_operations import TableOperations, checked_names
+from orchdb.database import failures_reported
+from orchdb.operations.table_operations import TableOperations, checked_cost, checked_names
 from orchdb.rows import ENDED_STATUSES, RUNNING_STATUSES, AgentChanges, AgentRow, AgentStatus, JsonObject, Time
 from orchdb.statements import TableStatements
 from orchdb.tables import agents
@@ -140,8 +141,13 @@ class AgentOperations(TableOperations):
 
         Args:
             usd: US dollars; the sum is rounded to 1e-9.
+
+        Raises:
+            InvalidValueError: ``usd`` is no finite number, or the sum would not be one.
         """
-        return await self._add("add_agent_cost", _TABLE, agent_id, {"cost_usd": usd})
+        with failures_reported("add_agent_cost", _TABLE.table.name):
+            dollars = checked_cost("usd", usd)
+        return await self._add("add_agent_cost", _TABLE, agent_id, {"cost_usd": dollars})
 
     async def delete_agent(self, agent_id: str, *, soft: bool = False) -> bool:
         """Whether there was such an agent.

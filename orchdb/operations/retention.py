@@ -12,6 +12,7 @@ from orchdb.operations.system_logs import SYSTEM_LOGS
 from orchdb.operations.table_operations import TableOperations
 from orchdb.rows import LogLevel, Time
 from orchdb.statements import TableStatements
+from orchdb.values import moment as checked_time
 from orchdb.values import now
 
 _ROWS_AT_A_TIME = 1000
@@ -44,9 +45,11 @@ class RetentionOperations(TableOperations):
         Raises:
             InvalidValueError: ``before`` is no time, or the level is unknown.
         """
-        return await self._prune("prune", before, log_level)
+        with failures_reported("prune", AGENT_LOGS.table.name):
+            moment = checked_time(before, "before")
+        return await self._prune("prune", moment, log_level)
 
-    async def _prune(self, operation: str, before: Time, log_level: LogLevel | None) -> int:
+    async def _prune(self, operation: str, before: datetime | None, log_level: LogLevel | None) -> int:
         values = {"before": before, "log_level": log_level, "offset": _ROWS_AT_A_TIME - 1}
         equal = () if log_level is None else ("log_level",)
         tables: tuple[TableStatements[Any], ...] = (AGENT_LOGS, SYSTEM_LOGS)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from orchdb.errors import InvalidValueError
 from orchdb.in_turn import in_turn
 from orchdb.rows import Time
 from orchdb.statements import Statement, TableStatements
-from orchdb.values import MAX_INTEGER, now
+from orchdb.values import MAX_INTEGER, cost, now
 
 Row = TypeVar("Row", bound=AnyRow)
 DEFAULT_PAGE = 500
@@ -66,6 +67,8 @@ class TableOperations(ABC):
         # beside other changes, for a forgotten one. What would be refused is refused before the transaction begins.
         if not self._verbs.check(operation, statement, values):
             return False
+        # From here on in UTC: a naive one has been warned of.
+        changes = {name: _aware(value) for name, value in changes.items()}
         rest = {name: value for name, value in changes.items() if name != "updated_at"}
         async with self.transaction() as tx:
             changed = await tx._change(operation, statements, row_id, rest, kept=kept, if_status=if_status)
@@ -160,7 +163,16 @@ def checked_names(operation: str, names: Iterable[str], allowed: Iterable[str]) 
     """
     unknown = sorted(set(names).difference(allowed))
     if unknown:
-        raise TypeError(f"{operation}: unknown or protected: {', '.join(unknown)}")
+        raise TypeError(f"{operation}: unknown or protected: {', '.join(unknown)}{_instead(unknown, sorted(allowed))}")
+
+
+def _instead(unknown: Sequence[str], known: Sequence[str]) -> str:
+    """What there is, the names that may have been meant first."""
+    from difflib import get_close_matches  # noqa: PLC0415  # for mistakes only
+
+    meant = [match for name in unknown for match in get_close_matches(name, known, n=1)]
+    hint = f" (did you mean {', '.join(dict.fromkeys(meant))}?)" if meant else ""
+    return f"{hint}; there are {', '.join(known)}"
 
 
 def checked_items(
@@ -180,6 +192,10 @@ def checked_items(
             checked_names(f"{operation}, item {number}", item, allowed)
             raise TypeError(f"{operation}: item {number} lacks {', '.join(sorted(required - item.keys()))}")
     return checked
+
+
+def _aware(value: Any) -> Any:
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.utcoffset() is None else value
 
 
 async def pages(
@@ -207,3 +223,15 @@ def checked_number(name: str, value: int | None, *, least: int = 0) -> None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and least <= value <= MAX_INTEGER):
         return
     raise InvalidValueError(f"{name}: must be a whole number from {least}", column=name)
+
+
+def checked_cost(name: str, value: Any) -> float:
+    """The US dollars that a parameter gives.
+
+    Raises:
+        InvalidValueError: It is no finite number.
+    """
+    dollars = cost(value, name)
+    if dollars is None:
+        raise InvalidValueError(f"{name}: must be a finite number", column=name)
+    return dollars

@@ -76,6 +76,7 @@ async def use(db: DatabaseManager, operation: str, arguments: list[Any], options
         pass
 
 
+@pytest.mark.filterwarnings("ignore::orchdb.NaiveDatetimeWarning")
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_fuzzer_gets_nothing_but_orchdb_errors_and_type_errors(target: Target, seed: int) -> None:
     randomness = random.Random(seed)
@@ -190,6 +191,7 @@ def test_any_text_comes_back_as_it_was_or_visibly_replaced(target: Target) -> No
     _examples(target, st.text(max_size=50), check, 200)
 
 
+@pytest.mark.filterwarnings("ignore::orchdb.NaiveDatetimeWarning")
 def test_any_moment_comes_back_as_the_same_instant(target: Target) -> None:
     zones: Any = st.timezones() | st.just(dt.UTC) | st.none()
     moments = st.datetimes(dt.datetime(2, 1, 1), dt.datetime(9998, 12, 31), timezones=zones, allow_imaginary=False)

@@ -26,7 +26,8 @@ async def db(path: Path) -> AsyncIterator[DatabaseManager]:
         writer = writer_of(manager)
         await until(lambda: not writer._busy and not writer._waiting, 1)
         assert not writer._line
-        assert writer._sweeper is None or writer._sweeper.cancelled()
+        sweeper: Any = writer._sweeper
+        assert sweeper is None or sweeper.cancelled()
         assert lock_is_free(path)
 
 

@@ -1,0 +1,57 @@
+"""Time that passes whatever a test does to the clock: time-outs and pauses go by it.
+
+A test that stops the clock (freezegun) stops the one of asyncio's event loop too: a timer of the loop then never fires,
+and a deadline never comes. Rows take their times from the clock that the test has set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from types import BuiltinFunctionType
+from typing import Any, Protocol
+
+# Not the function itself: in every module freezegun puts its own in the place of that.
+steady: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_MONOTONIC) if hasattr(time, "clock_gettime") else partial(time.monotonic)
+)
+"""Seconds, of which only differences say something."""
+
+
+class Timer(Protocol):
+    """What has been set to run later."""
+
+    def cancel(self) -> None:
+        """Do not run it."""
+
+
+def call_later(loop: asyncio.AbstractEventLoop, seconds: float, callback: Callable[[], Any]) -> Timer:
+    """Run the callback in the loop after so many seconds."""
+    if isinstance(time.monotonic, BuiltinFunctionType):
+        return loop.call_later(seconds, callback)
+    timer = threading.Timer(seconds, _call, (loop, callback))
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _call(loop: asyncio.AbstractEventLoop, callback: Callable[[], Any]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
+        loop.call_soon_threadsafe(callback)
+
+
+async def pause(seconds: float) -> None:
+    """Wait so many seconds."""
+    if isinstance(time.monotonic, BuiltinFunctionType):
+        await asyncio.sleep(seconds)
+        return
+    over = asyncio.Event()
+    timer = call_later(asyncio.get_running_loop(), seconds, over.set)
+    try:
+        await over.wait()
+    finally:
+        timer.cancel()
