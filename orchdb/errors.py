@@ -241,6 +241,8 @@ def _from_sqlstate(error: BaseException, state: str, operation: str, table: str 
             message, column = f"{message}, in the table {owner}", None
         elif constraint is not None:
             column = column or COLUMNS.get(constraint)
+            if column is not None and kind is MissingParentError:
+                message = f"there is no row with the id in {column}"
     elif state[:2] in ("42", "P0"):
         function = _FUNCTION.search(_text(diagnostics, "context") or "")
         message += f" (in the function {function[1]})" if function else ""

@@ -40,7 +40,7 @@ class ForeignTriggers:
 
     Attributes:
         found: Their names.
-        ours: Whether the statement that comes next is one of orchdb's: one of the caller's own is never refused.
+        ours: Whether the statement that runs is one of orchdb's: one of the caller's own is never refused.
         met: Whether a statement of ours has been refused because of one that was not known yet.
     """
 

@@ -36,6 +36,8 @@ class OneStatement(Work):
             return self.run(connection)
         except sqlite3.Error as error:
             failure = error
+        finally:
+            triggers.ours = False
         if triggers.met and not connection.in_transaction:
             raise failure  # it has not run: whatever a trigger does has to be undone with it, which takes a transaction
         if triggers.met or _allowed_now(failure, connection):
@@ -64,7 +66,10 @@ class OneStatement(Work):
             return [work(connection) for work in works]
         triggers.ours = True
         prepared = self._prepared
-        cursor = connection.executemany(prepared.sql, [work._parameters for work in works])
+        try:
+            cursor = connection.executemany(prepared.sql, [work._parameters for work in works])
+        finally:
+            triggers.ours = False
         if cursor.rowcount != len(works):  # one of them found no row
             return None
         if not prepared.numbered:
@@ -120,6 +125,8 @@ class ManyRows(Work):
             return self._one_by_one(connection) if triggers.found else self._at_once(connection)
         except sqlite3.Error as error:
             failure = error
+        finally:
+            triggers.ours = False
         if connection.total_changes == before and (triggers.met or _allowed_now(failure, connection)):
             return self(connection)
         raise self.explained(failure, connection)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +21,9 @@ from orchdb.errors import (
     sqlite_errorname,
 )
 from orchdb.statements import Parameters, Prepared
-from orchdb.tables import TRIGGERS
+from orchdb.tables import TRIGGERS, metadata
 
+_OURS = TRIGGERS | {*metadata.tables} | {index.name for table in metadata.tables.values() for index in table.indexes}
 _NAMES = re.compile(r'"([^"]+)"')
 
 
@@ -176,11 +177,14 @@ class _Refused:
         except sqlite3.Error as error:  # its text holds names: values come later
             reason = str(error)
         else:
-            return OperationError(f"{self.triggers()} failed")
+            return OperationError(f"{self.triggers()} failed") if self._foreign_triggers(everywhere=True) else None
         names = _NAMES.findall(reason) or [reason.rpartition(": ")[2]]
-        guilty = ", ".join(self._that_name([name.rpartition(".")[2].removesuffix("()") for name in names]))
-        what = f"{guilty} cannot be used here" if guilty else "the schema of the file does not allow it"
-        return OperationError(f"{what} ({reason}): drop it, or mend it with the program that made it")
+        guilty = self._that_name([name.rpartition(".")[2].removesuffix("()").lower() for name in names])
+        if not guilty:
+            return OperationError(f"the schema of the file does not allow it: {reason}")
+        return OperationError(
+            f"{', '.join(guilty)} cannot be used here ({reason}): drop it, or mend it with the program that made it"
+        )
 
     def index_damaged(self, _message: str) -> OrchdbError:
         """A full-text or R*Tree index that its triggers have let go wrong; the file itself is in order."""
@@ -205,17 +209,15 @@ class _Refused:
         )
         return [(name, sql) for name, sql in found if name not in TRIGGERS]
 
-    def _that_name(self, names: Sequence[str]) -> Iterator[str]:
-        """The triggers and indexes, or else the other things, whose statements hold one of the names."""
-        found = self.ask("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type <> 'trigger'")
-        places = [
-            (kind, name)
+    def _that_name(self, names: Sequence[str]) -> list[str]:
+        """What of other programs has a statement with one of the names, or is a table of that name."""
+        found = self.ask("SELECT type, name, lower(sql) FROM sqlite_master WHERE sql IS NOT NULL")
+        word = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names))
+        return [
+            f"the {kind} {name}"
             for kind, name, sql in found
-            if name not in TRIGGERS and any(word.lower() in sql.lower() for word in names)
+            if name not in _OURS and (name.lower() in names if kind == "table" else word.search(sql))
         ]
-        small = [place for place in places if place[0] in ("trigger", "index")]
-        for kind, name in small or places:
-            yield f"the {kind} {name}"
 
 
 _EXPLANATIONS: dict[str, Callable[[_Refused, str], OrchdbError | None]] = {

@@ -257,4 +257,3 @@ def _refuse_after_the_end(connection: Connection, *_: object) -> None:
     driver: Any = connection.connection.driver_connection
     if connection.in_transaction() and not driver.in_transaction:
         raise OperationError(ENDED)
-    driver._conn.foreign_triggers.ours = False  # none of the caller's own statements is refused

@@ -181,7 +181,7 @@ def _run_lone(batch: Sequence[_Entry], guard: Callable[[], None], connection: Co
         return None
     guard()
     result = attempt(work, connection)
-    if triggers.found:
+    if triggers.met:
         return None
     if isinstance(result, Failure) and sqlite_code(result.error) == "SQLITE_BUSY":
         return NOT_RUN

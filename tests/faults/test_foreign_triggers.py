@@ -317,6 +317,10 @@ async def test_a_trigger_that_cannot_run_is_named(
             "the trigger audit cannot be used here (no such column: b)",
         ),
         (
+            ["ALTER TABLE agents RENAME COLUMN session_id TO session"],
+            "the schema of the file does not allow it: no such column: session_id",
+        ),
+        (
             ["CREATE TABLE badges (name TEXT REFERENCES agents (session_id))"],
             'foreign key mismatch - "badges" referencing "agents"',
         ),
@@ -343,8 +347,10 @@ async def test_statements_of_the_callers_own_meet_triggers_without_being_refused
     add_trigger(target, "agent_logs", "AFTER INSERT", "NEW.log_type <> 'echo'", sqlite=extra, postgres="")
     insert = "INSERT INTO agent_logs (agent_id, log_type, message) VALUES (:agent, 'x', 'own')"
     async with manager.transaction() as tx:
-        await tx.conn.execute(text(insert), {"agent": agent})
-        first = await tx.create_agent_log(agent, "INFO", "milestone", "ours")
+        own = [tx.conn.execute(text(f"{insert} -- {number}"), {"agent": agent}) for number in range(3)]
+        _, first, *_ = await asyncio.gather(
+            own[0], tx.create_agent_log(agent, "INFO", "milestone", "ours"), own[1], own[2]
+        )
     results = await asyncio.gather(
         *(manager.create_agent_log(agent, "INFO", "milestone", f"line {number}") for number in range(30))
     )
