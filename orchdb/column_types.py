@@ -17,7 +17,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import REAL, TypeDecorator, TypeEngine
 
-from orchdb import values
+from orchdb import spellings, values
 
 
 class Processor(Protocol):
@@ -134,17 +134,31 @@ class Timestamp(CheckedType):
         return values.stored_time if _is_sqlite(dialect) else values.moment
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
-        return values.read_time
+        return spellings.read_time
 
 
 class StoredTime(Timestamp):
-    """A time as it is stored, for a position that was read and is given back."""
+    """A time as it is stored, for a position that was read and is given back; NULL if that cannot be exact."""
 
     def bind_processor(self, dialect: Dialect) -> Processor | None:
-        return None
+        return spellings.exactly if _is_sqlite(dialect) else None
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
         return None
+
+
+class CursorTime(Timestamp):
+    """The time in a cursor; on SQLite any text, as another program may have written any."""
+
+    def bind_processor(self, dialect: Dialect) -> Processor | None:
+        return None if _is_sqlite(dialect) else super().bind_processor(dialect)
+
+
+class CursorIdentifier(LookedUpIdentifier):
+    """The id in a cursor; on SQLite also a BLOB."""
+
+    def bind_processor(self, dialect: Dialect) -> Processor | None:
+        return None if _is_sqlite(dialect) else super().bind_processor(dialect)
 
 
 class JsonDocument(CheckedType):
@@ -182,6 +196,9 @@ class Cost(CheckedType):
     def check(self, dialect: Dialect) -> Callable[..., Any]:
         return values.cost
 
+    def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
+        return spellings.read_cost
+
 
 class Count(CheckedType):
     """A whole number from 0."""
@@ -192,6 +209,9 @@ class Count(CheckedType):
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
         return values.count
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
+        return spellings.read_count if _is_sqlite(dialect) else None
 
 
 class total(FunctionElement[Any]):  # noqa: N801  # an SQL function

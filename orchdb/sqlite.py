@@ -29,9 +29,11 @@ from orchdb.backup import back_up, backed_up_beside
 from orchdb.connections import ShieldedConnection, part_of_transaction
 from orchdb.errors import OperationError, sqlite_code
 from orchdb.files import PrivateFolder, Watch, make, named, require, warn_about
+from orchdb.instants import TIME_FUNCTION
 from orchdb.location import MEMORY
 from orchdb.readers import Readers
 from orchdb.shielding import to_the_end
+from orchdb.spellings import one_form, read_text, readable
 from orchdb.statements import Parameters, Prepared, newest_id
 from orchdb.writer import CHECKPOINT_PAGES, RETRY_SECONDS, Lane, Work, Writer, locked
 
@@ -57,7 +59,7 @@ class OneStatement(Work):
             if not str(error).startswith("Could not decode to UTF-8"):
                 raise
         # What another program wrote as text is no UTF-8. Only now, because this costs a call for each text.
-        connection.text_factory = _decoded
+        connection.text_factory = read_text
         try:
             return self._run(connection)
         finally:
@@ -67,7 +69,8 @@ class OneStatement(Work):
         cursor = connection.execute(self._prepared.sql, self._parameters)
         try:
             if self._prepared.returns_rows:
-                return Outcome(self._prepared.rows(cursor.fetchall()), 0)
+                raws = cursor.fetchall()
+                return Outcome(readable(self._prepared.rows(raws), raws), 0)
             return Outcome([], cursor.rowcount, cursor.lastrowid)
         finally:
             cursor.close()  # one with rows left would keep its snapshot: later reads would see the past
@@ -77,10 +80,6 @@ class OneStatement(Work):
         if cursor.rowcount != len(works):  # one of them found no row, or a trigger of another program's skipped it
             return None
         return [Outcome([], 1, number) for number in _last_ids(len(works), connection)]
-
-
-def _decoded(text: bytes) -> str:
-    return text.decode(errors="replace")
 
 
 def _last_ids(count: int, connection: sqlite3.Connection) -> range:
@@ -390,6 +389,7 @@ def _configure(connection: sqlite3.Connection, settings: dict[str, object]) -> N
     """Apply the settings in their order and read each one back."""
     # The driver's own transaction control loses updates: BEGIN is ours alone.
     connection.isolation_level = None
+    connection.create_function(TIME_FUNCTION, 1, one_form, deterministic=True)
     Pragma("busy_timeout", _SETUP_TIMEOUT_MS)(connection)
     for name, value in settings.items():
         Pragma(name, value)(connection)

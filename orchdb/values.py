@@ -194,23 +194,6 @@ def stored_time(value: object, place: str) -> str | None:
     return None if instant is None else time_text(instant)
 
 
-def read_time(value: Any) -> Any:
-    """A stored time in the one form; what is no time comes back as it is."""
-    if isinstance(value, str):
-        if len(value) == 26 and value[10] == "T" and value[20:].isdigit():
-            return value
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return value
-    if isinstance(value, datetime):
-        try:
-            return time_text(value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC))
-        except OverflowError:
-            return value.isoformat()
-    return value
-
-
 # -- numbers ---------------------------------------------------------------------------------------------------------
 
 
@@ -267,21 +250,45 @@ def json_object(value: Any, place: str) -> str | None:
 
 
 def read_json(value: Any) -> Any:
-    """The value that JSON text holds; text that is not JSON comes back as that text."""
+    """The value that JSON text holds; text that is not JSON, or is nested too deep, comes back as that text."""
     if type(value) is not str:
-        if not isinstance(value, bytes):
+        if isinstance(value, bytes):
+            value = value.decode(errors="replace")
+        elif isinstance(value, str):
+            value = str(value)
+        else:
             return value
-        value = value.decode(errors="replace")
     try:  # for every row: contextlib.suppress would cost more than the decoding
-        return orjson.loads(value)
+        found = orjson.loads(value)
     except ValueError:
-        pass
-    # Python's own json writes NaN, which is not JSON: what other programs wrote that way is read as null.
+        found = _read_loose_json(value)
+    if len(value) > 2 * MAX_JSON_DEPTH and value.count("[") + value.count("{") > MAX_JSON_DEPTH and _is_too_deep(found):
+        return value
+    return found
+
+
+def _read_loose_json(value: str) -> Any:
+    """What Python's own json writes and JSON does not know: NaN and infinities become null, surrogates U+FFFD."""
     with contextlib.suppress(ValueError, RecursionError):
-        found: object = json.loads(value, parse_constant=lambda _: None)
+        found: object = json.loads(value, parse_constant=lambda _: None, parse_float=_finite)
         if isinstance(found, (dict, list)):
-            return cast("object", found)
+            return orjson.loads(_UNPORTABLE.sub("\ufffd", json.dumps(found, ensure_ascii=False)))
     return value
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _is_too_deep(found: Any) -> bool:
+    level: list[Any] = [found]
+    for _ in range(MAX_JSON_DEPTH):
+        inner: list[Any] = []
+        for item in level:
+            inner += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+        level = inner
+    return any(isinstance(item, (dict, list)) for item in level)
 
 
 def _portable(value: Any, place: str, depth: int) -> Any:
