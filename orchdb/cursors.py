@@ -16,7 +16,7 @@ import orjson
 
 from orchdb.errors import InvalidValueError
 from orchdb.rows import AgentLogRow, AgentRow, OrchestratorAgentRow, PromptRow, SystemLogRow
-from orchdb.spellings import AsStored, TextBytes, exactly
+from orchdb.spellings import AsStored, TextBytes, exactly, one_form
 from orchdb.values import MAX_INTEGER
 
 AnyRow = OrchestratorAgentRow | AgentRow | PromptRow | AgentLogRow | SystemLogRow
@@ -28,11 +28,13 @@ def cursor_of(row: AnyRow) -> str:
     Args:
         row: A row that a list returned, usually the last of a page.
     """
+    table = _table_of(row)
     created_at: str = row["created_at"]
     key: str | int = row["id"]
-    position: list[object] = [_table_of(row), created_at, key]
-    if isinstance(created_at, AsStored) or isinstance(key, AsStored):
-        position += [_portable(exactly(created_at)), _portable(key.stored if isinstance(key, AsStored) else None)]
+    position: list[object] = [table, created_at, key]
+    if isinstance(created_at, AsStored) or isinstance(key, AsStored) or one_form(created_at) is None:
+        shown_for = created_at if isinstance(created_at, AsStored) else None
+        position += [_portable(exactly(shown_for)), _portable(key.stored if isinstance(key, AsStored) else None)]
     return base64.urlsafe_b64encode(orjson.dumps(position)).decode()
 
 
@@ -47,8 +49,9 @@ def position(cursor: Any, table: str) -> dict[str, Any]:
         content = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
         owner, created_at, key, *stored = orjson.loads(content)
         time, other_key = map(_stored, stored or (None, None))
-        fits = type(key) is kind and (isinstance(key, str) or abs(key) <= MAX_INTEGER)
-        if owner == table and isinstance(created_at, str) and fits:
+        is_time = isinstance(created_at, str) and (bool(stored) or one_form(created_at) is not None)
+        is_id = type(key) is kind and (isinstance(key, str) or -MAX_INTEGER <= key + 1 <= MAX_INTEGER + 1)
+        if owner == table and is_time and is_id:
             is_text = isinstance(other_key, TextBytes)
             return {
                 "after_time": created_at,

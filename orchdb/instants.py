@@ -121,7 +121,7 @@ def _stored_time(element: stored_time, compiler: SQLCompiler, **options: Any) ->
 
 @compiles(stored_id)
 def _plain_id(element: stored_id, compiler: SQLCompiler, **options: Any) -> str:
-    return _processed(element, compiler, options)[0]
+    return str(compiler.process(next(iter(element.clauses)), **options))
 
 
 @compiles(stored_id, "sqlite")

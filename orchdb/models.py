@@ -84,6 +84,12 @@ def _time_text(value: datetime) -> str:
     return str(value.text) if isinstance(value, UnreadableTime) else time_text(value)
 
 
+def _read_label(value: object) -> object:
+    if value == "" and not isinstance(value, AsStored):  # an empty BLOB passes SQLite's own check
+        raise ValueError("must not be empty")
+    return value
+
+
 _Id = Annotated[
     uuid.UUID,
     BeforeValidator(_read_id),
@@ -96,7 +102,7 @@ _Time = Annotated[
     PlainSerializer(_time_text, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "examples": ["2026-02-04T10:30:00.000000"]}),
 ]
-_Label = Annotated[str, Field(min_length=1)]
+_Label = Annotated[str, BeforeValidator(_read_label), Field(json_schema_extra={"minLength": 1})]
 _Count = Annotated[int, Field(strict=True, ge=-MAX_INTEGER - 1, le=MAX_INTEGER)]  # another program's may be below 0
 _Cost = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _LogId = Annotated[int, Field(strict=True)]

@@ -78,8 +78,8 @@ class Prepared:
         self._required: list[str] = [bind.type.place if getattr(bind.type, "required", False) else "" for bind in binds]
         columns: Sequence[Any] = compiled._result_columns  # pyright: ignore[reportPrivateUsage]
         self.returns_rows = bool(columns)
-        self._keys = [column.keyname for column in columns]
-        processors = [(column.keyname, _decoder(column.type, dialect)) for column in columns]
+        self._keys = [str(column.keyname) for column in columns]  # SQLAlchemy's own kind of text is no key for orjson
+        processors = [(str(column.keyname), _decoder(column.type, dialect)) for column in columns]
         self._decoders = [(key, decode) for key, decode in processors if decode is not None]
 
     def parameters(self, values: Mapping[str, Any]) -> Parameters:
