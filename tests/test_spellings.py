@@ -1,14 +1,11 @@
-"""Whatever another program writes into a file, lists show each row once, and retention takes only what is old."""
+"""Whatever another program writes where a time should be, lists show each row once, in pages of any size."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import copy
 import json
-import pickle
 import sqlite3
-import time
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -21,85 +18,26 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from orchdb import DatabaseManager, InvalidValueError, cursor_of
-from orchdb.models import Agent, AgentLog, OrchestratorAgent, Prompt, SystemLog, UnreadableTime
-from orchdb.spellings import AsStored, has_the_one_form
-from tests.foreign_rows import AGENT, PLACES, NoUtf8, Place, drop_triggers, empty, insert, parents, update
+from orchdb.models import UnreadableTime
+from orchdb.spellings import has_the_one_form
+from tests.foreign_rows import (
+    AGENT,
+    MODELS,
+    NOT_UNDERSTOOD,
+    PLACES,
+    UNDERSTOOD,
+    NoUtf8,
+    Place,
+    drop_triggers,
+    empty,
+    insert,
+    of_tests,
+    parents,
+    update,
+)
 from tests.support import collected, other_program, taken
 
-MODELS: dict[str, Any] = {
-    "orchestrator_agents": OrchestratorAgent,
-    "agents": Agent,
-    "prompts": Prompt,
-    "agent_logs": AgentLog,
-    "system_logs": SystemLog,
-}
-NOON = datetime(2026, 11, 25, 10, 11, 12, tzinfo=UTC)
-UNDERSTOOD: dict[Any, str] = {
-    "2026-11-25T12:11:12+0200": "2026-11-25T10:11:12.000000",
-    "2026-11-25 12:11:12+02": "2026-11-25T10:11:12.000000",
-    "2026-11-25T04:41:12.5-05:30": "2026-11-25T10:11:12.500000",
-    "2026-11-25t10:11:12z": "2026-11-25T10:11:12.000000",
-    "2026-11-25T10:11:12,25": "2026-11-25T10:11:12.250000",
-    "2026-11-25 10:11:12.123456789": "2026-11-25T10:11:12.123456",
-    "2026-11-25 10:11": "2026-11-25T10:11:00.000000",
-    "2026-11-25": "2026-11-25T00:00:00.000000",
-    "20261125T101112": "2026-11-25T10:11:12.000000",
-    "20261125T101112.5Z": "2026-11-25T10:11:12.500000",
-    "20261125T121112+0200": "2026-11-25T10:11:12.000000",
-    "20261125": "2026-11-25T00:00:00.000000",
-    "20261125101112": "2026-11-25T10:11:12.000000",
-    "20261125101112250": "2026-11-25T10:11:12.250000",
-    "2026-W48-3T10:11:12": "2026-11-25T10:11:12.000000",
-    "2026W483": "2026-11-25T00:00:00.000000",
-    "2026-11-25 10:11:12 UTC": "2026-11-25T10:11:12.000000",
-    "2026-11-25 12:11:12.5 +0200 CEST m=+0.012": "2026-11-25T10:11:12.500000",
-    " 2026-11-25T10:11:12 ": "2026-11-25T10:11:12.000000",
-    1795601472: "2026-11-25T10:11:12.000000",
-    "1795601472": "2026-11-25T10:11:12.000000",
-    1795601472.25: "2026-11-25T10:11:12.250000",
-    1795601472123: "2026-11-25T10:11:12.123000",
-    "1795601472123456": "2026-11-25T10:11:12.123456",
-    1795601472123456789: "2026-11-25T10:11:12.123456",
-    "2461369.5": "2026-11-25T00:00:00.000000",
-    b"2026-11-25T10:11:12Z": "2026-11-25T10:11:12.000000",
-}
-"""Spellings that mean one time only."""
-NOT_UNDERSTOOD: tuple[Any, ...] = (
-    "11/25/2026",
-    "25.11.2026 10:11",
-    "",
-    " ",
-    "yesterday",
-    "now",
-    "2026",
-    "2026-11",
-    "2026-02-31T10:11:12",
-    "2026-02-31T10:11:12.000000",
-    "0000-00-00 00:00:00",
-    "10:11:12",
-    "2461369",
-    "202611251011",
-    "1771011202359.x",
-    "-1795601472",
-    "9999-12-31T23:59:59.999999-01:00",
-    "0001-01-01T00:00:00+05:00",
-    "\u0662\u0660\u0662\u0666-11-25",
-    "Grüße",
-    "a\0b",
-    "\ud7ff\uffff\U0010ffff",
-    0,
-    -1.5,
-    1e300,
-    float("inf"),
-    b"",
-    b"\xff\x00\x80",
-    b"a BLOB",
-    NoUtf8(b"Gr\xfc\xdfe"),
-    NoUtf8(b"\xed\xa0\x80"),
-    NoUtf8(b"\xff\xff"),
-)
 every_place = pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
-every_written = pytest.mark.parametrize("written", [*UNDERSTOOD, *NOT_UNDERSTOOD], ids=repr)
 
 
 @pytest.fixture
@@ -115,11 +53,6 @@ async def db(path: Path) -> AsyncIterator[DatabaseManager]:
         with other_program(path) as connection:
             parents(connection)
         yield manager
-
-
-def of_tests(rows: list[Any], place: Place) -> list[Any]:
-    """The rows without the parents."""
-    return [row for row in rows if row[place.mark] != "parent"]
 
 
 async def paged(db: DatabaseManager, call: Any, size: int, place: Place) -> list[str]:
@@ -272,7 +205,7 @@ def test_any_rows_are_listed_once_each_in_pages_of_any_size(
                 marks = set(_write(connection, place, values))
             await check_lists(db, place, marks)
             assert await db.prune(datetime(1, 1, 1, tzinfo=UTC)) == 0
-            await db.prune(NOON)
+            await db.prune(datetime(2026, 11, 25, 10, 11, 12, tzinfo=UTC))
             await db.cleanup_old_logs(0)
 
     asyncio.run(run())
@@ -396,153 +329,3 @@ async def test_a_filter_by_time_shows_what_is_understood_to_be_in_it(db: Databas
     assert "seconds" in [row["message"] for row in await db.get_agent_logs(AGENT, until=day + timedelta(days=1))]
     assert "seconds" not in [row["message"] for row in await db.get_agent_logs(AGENT, until=day)]
     assert "words" not in [row["message"] for row in await db.get_agent_logs(AGENT, since=day)]
-
-
-# -- retention -------------------------------------------------------------------------------------------------------
-
-
-def spellings_of(moment: datetime) -> list[Any]:
-    """The same time, to the second, in every spelling that is understood."""
-    east = moment + timedelta(hours=2)
-    seconds = int(moment.timestamp())
-    year, week, day = moment.isocalendar()
-    return [
-        moment.strftime("%Y-%m-%dT%H:%M:%S.%f"),
-        moment.strftime("%Y-%m-%d %H:%M:%S"),
-        moment.strftime("%Y-%m-%dT%H:%M:%Sz"),
-        east.strftime("%Y-%m-%dT%H:%M:%S+0200"),
-        east.strftime("%Y-%m-%d %H:%M:%S+02"),
-        east.strftime("%Y-%m-%d %H:%M:%S.000 +0200 CEST"),
-        moment.strftime("%Y%m%dT%H%M%SZ"),
-        moment.strftime("%Y%m%d%H%M%S"),
-        moment.strftime(f"{year:04}-W{week:02}-{day}T%H:%M:%S"),
-        seconds,
-        str(seconds),
-        seconds + 0.25,
-        seconds * 1000,
-        seconds * 1_000_000,
-        f"{seconds / 86400 + 2440587.5:.9f}",
-        moment.strftime("%Y-%m-%d %H:%M:%S").encode(),
-    ]
-
-
-@pytest.mark.parametrize("triggers", [True, False], ids=["triggers", "no triggers"])
-@pytest.mark.parametrize("how", ["inserted", "updated"])
-@pytest.mark.parametrize("table", ["agent_logs", "system_logs"])
-async def test_only_what_is_certainly_old_is_deleted(
-    db: DatabaseManager, path: Path, table: str, how: str, triggers: bool
-) -> None:
-    place = PLACES[table]
-    now = datetime.now(UTC)
-    with other_program(path) as connection:
-        if not triggers:
-            drop_triggers(connection)
-        groups = {
-            "fresh": [value for days in (0, 1, 29) for value in spellings_of(now - timedelta(days=days))],
-            "old": [value for days in (31, 45, 400, 5000) for value in spellings_of(now - timedelta(days=days))],
-            "who knows": NOT_UNDERSTOOD,
-        }
-        for group, values in groups.items():
-            for number, value in enumerate(values):
-                mark = f"{group} {number}"
-                insert(connection, place, mark, **({"created_at": value} if how == "inserted" else {}))
-                if how == "updated":
-                    update(connection, place, mark, created_at=value)
-    deleted = await db.cleanup_old_logs(30)
-    left = {row["message"] for row in await place.forward[0](db)}
-    kept = {f"{group} {number}" for group in ("fresh", "who knows") for number in range(len(groups[group]))}
-    assert left == kept
-    assert deleted == len(groups["old"])
-    assert await db.cleanup_old_logs(30) == 0
-
-
-async def test_old_lines_in_another_spelling_go_in_batches_and_only_those_of_the_level(
-    db: DatabaseManager, path: Path
-) -> None:
-    place = PLACES["system_logs"]
-    with other_program(path) as connection:
-        drop_triggers(connection)
-        connection.execute("BEGIN")
-        for number in range(2500):
-            level = "DEBUG" if number % 2 else "INFO"
-            insert(connection, place, str(number), created_at="2020W01", log_level=level)
-            insert(connection, place, f"like it {number}", created_at=NoUtf8(b"2019-\xff"), log_level=level)
-        connection.execute("COMMIT")
-    before = datetime(2020, 1, 1, tzinfo=UTC)  # behind which 2020W01 stands, and before which it is
-    assert await db.prune(before, log_level="DEBUG") == 1250
-    assert await db.prune(before) == 1250
-    assert len(await db.get_system_logs()) == 2500
-
-
-async def test_lines_that_another_program_keeps_do_not_hold_up_retention(db: DatabaseManager, path: Path) -> None:
-    with other_program(path) as connection:
-        drop_triggers(connection)
-        connection.execute("CREATE TRIGGER keep BEFORE DELETE ON system_logs BEGIN SELECT RAISE(IGNORE); END")
-        insert(connection, PLACES["system_logs"], "x", created_at="2020W01")
-    async with asyncio.timeout(20):
-        assert await db.prune(datetime(2020, 1, 1, tzinfo=UTC)) == 0
-
-
-# -- other columns ---------------------------------------------------------------------------------------------------
-
-
-@every_place
-@pytest.mark.parametrize(
-    "value",
-    [b"", b"plain", b"\xff\x00", "12", "NaN", "many", 1.5, -3, 1e20, float("inf"), float("-inf"), 2**63 - 1,
-     NoUtf8(b"Gr\xfc\xdfe"), "[" * 300 + "]" * 300, '["\\ud800"]', "[1e999, NaN]", "[" + "9" * 40 + "]", "a\0b"],
-    ids=lambda value: repr(value)[:20],
-)  # fmt: skip
-async def test_any_value_in_any_column_is_read(db: DatabaseManager, path: Path, place: Place, value: Any) -> None:
-    """Where the table's own rules let it pass."""
-    with other_program(path) as connection:
-        connection.execute("PRAGMA foreign_keys = OFF")
-        key: dict[str, Any] = {} if place.numbered else {"id": str(uuid.uuid4())}
-        insert(connection, place, "row", **key)
-        names = [row[1] for row in connection.execute(f"PRAGMA table_info({place.table})")]
-        ids = {"id", "agent_id", "orchestrator_agent_id", "parent_agent_id"}
-        for name in names:
-            if name not in {*ids, place.mark, "deleted_at"}:
-                try:
-                    update(connection, place, "row", **{name: value})
-                except sqlite3.IntegrityError:  # a closed vocabulary, or an empty type
-                    continue
-    (row,) = of_tests(await (place.forward + place.backward)[0](db), place)
-    json.dumps(row, allow_nan=False)
-    orjson.dumps(row)
-    model = MODELS[place.table].model_validate(row)
-    assert model.model_dump(mode="json") == row
-    for name in ("cost_usd", "tokens_input", "latency_ms"):
-        if name in row:
-            assert row[name] is None or isinstance(row[name], float if name == "cost_usd" else int)
-
-
-async def test_numbers_that_are_none_are_null_and_fractions_of_a_count_are_rounded(
-    db: DatabaseManager, path: Path
-) -> None:
-    place = PLACES["prompts"]
-    with other_program(path) as connection:
-        insert(connection, place, "row", id=str(uuid.uuid4()), latency_ms=12.7, tokens_input="7", tokens_output="many",
-               cost_usd=float("inf"), tokens_cache_read=b"8", tokens_cache_write=-1)  # fmt: skip
-    (row,) = await db.list_prompts(AGENT)
-    assert (row["latency_ms"], row["tokens_input"], row["tokens_output"]) == (13, 7, None)
-    assert (row["cost_usd"], row["tokens_cache_read"], row["tokens_cache_write"]) == (None, 8, -1)
-
-
-async def test_text_that_is_a_blob_is_read_as_text(db: DatabaseManager, path: Path) -> None:
-    with other_program(path) as connection:
-        insert(connection, PLACES["system_logs"], "x", component="Wächter".encode(), details=b'{"a": 1}')
-        update(connection, PLACES["system_logs"], "x", message=b"caf\xe9")
-    (row,) = await db.get_system_logs()
-    assert (row["component"], row["message"], row["details"]) == ("Wächter", "caf\ufffd", {"a": 1})
-
-
-def test_what_a_row_shows_can_be_copied_and_pickled() -> None:
-    shown = AsStored("shown", b"stored")
-    for same in (copy.deepcopy(shown), pickle.loads(pickle.dumps(shown))):
-        assert (same, same.stored) == ("shown", b"stored")
-    unreadable = UnreadableTime(shown)
-    for time_of_model in (copy.deepcopy(unreadable), pickle.loads(pickle.dumps(unreadable))):
-        assert time_of_model == unreadable
-        assert time_of_model.text == "shown"
-    assert unreadable > datetime.fromtimestamp(time.time(), UTC)
