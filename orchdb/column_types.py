@@ -31,11 +31,16 @@ def _is_sqlite(dialect: Dialect) -> bool:
 
 
 class CheckedType(TypeDecorator[Any]):
-    """A column type whose values pass a check that can name the column, ``table.column``."""
+    """A column type whose values pass a check that can name the column, ``table.column``.
+
+    Attributes:
+        plain: The type and the range of stored values that need no result processor.
+    """
 
     impl: TypeEngine[Any] | type[TypeEngine[Any]] = Text
     place = "value"
     required = False
+    plain: tuple[type, float, float] | None = None
     on_sqlite: TypeEngine[Any] = Text()
     on_postgres: TypeEngine[Any] = Text()
 
@@ -189,6 +194,7 @@ class JsonObjectDocument(JsonDocument):
 class Cost(CheckedType):
     """US dollars."""
 
+    plain = (float, -spellings.LARGEST, spellings.LARGEST)
     impl = Double
     on_sqlite = REAL()
     on_postgres = Double()
@@ -203,6 +209,7 @@ class Cost(CheckedType):
 class Count(CheckedType):
     """A whole number from 0."""
 
+    plain = (int, -values.MAX_INTEGER - 1, values.MAX_INTEGER)
     impl = BigInteger
     on_sqlite = Integer()
     on_postgres = BigInteger()

@@ -12,13 +12,12 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import chain
 from typing import Any
 
 from orchdb.values import MAX_INTEGER, time_text
 
 _LONGEST = 64
-_LARGEST = 1.7976931348623157e308
+LARGEST = 1.7976931348623157e308
 
 # The last second that has ten digits is in 2286, the first in 2001. Other lengths could as well be something else:
 # twelve digits are milliseconds of the last century, or 202601011200.
@@ -119,8 +118,6 @@ def read_time(value: Any) -> Any:
 
 def read_cost(value: Any) -> float | None:
     """A stored number; ``None`` for what is none, and for an infinity, which JSON does not know."""
-    if type(value) is float and -_LARGEST <= value <= _LARGEST:
-        return value
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -151,7 +148,7 @@ def readable(rows: list[dict[str, Any]], raws: Iterable[Sequence[Any]]) -> list[
         rows: The rows; they are changed.
         raws: The same as the driver gave them: to ask them all at once for a BLOB costs next to nothing.
     """
-    if bytes in set(map(type, chain.from_iterable(raws))):
+    if bytes in {type(cell) for raw in raws for cell in raw}:
         for row in rows:
             row.update({name: AsStored(_as_text(cell), cell) for name, cell in row.items() if type(cell) is bytes})
     return rows

@@ -80,7 +80,10 @@ class Prepared:
         self.returns_rows = bool(columns)
         self._keys = [str(column.keyname) for column in columns]  # SQLAlchemy's own kind of text is no key for orjson
         processors = [(str(column.keyname), _decoder(column.type, dialect)) for column in columns]
-        self._decoders = [(key, decode) for key, decode in processors if decode is not None]
+        decoders = [(key, decode) for key, decode in processors if decode is not None]
+        plain = {str(column.keyname): getattr(column.type, "plain", None) for column in columns}
+        self._numbers = [(key, *plain[key], decode) for key, decode in decoders if plain[key]]
+        self._decoders = [(key, decode) for key, decode in decoders if not plain[key]]
 
     def parameters(self, values: Mapping[str, Any]) -> Parameters:
         """The values as the driver takes them, each checked by its column's type."""
@@ -117,6 +120,11 @@ class Prepared:
             for row in rows:
                 if row[key] is not None:
                     row[key] = decode(row[key])
+        for key, kind, least, most, decode in self._numbers:  # nearly every one is just a number: no call for it
+            for row in rows:
+                value = row[key]
+                if value is not None and (type(value) is not kind or not least <= value <= most):
+                    row[key] = decode(value)
         return rows
 
 
