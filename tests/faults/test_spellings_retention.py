@@ -16,12 +16,6 @@ from tests.support import other_program
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """The file of ``db``."""
-    return tmp_path / "orchestrator.db"
-
-
-@pytest.fixture
 async def db(path: Path) -> AsyncIterator[DatabaseManager]:
     """A manager on an SQLite file with the parents of other rows."""
     async with DatabaseManager(path) as manager:
