@@ -17,7 +17,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import REAL, TypeDecorator, TypeEngine
 
-from orchdb import json_values, values
+from orchdb import json_values, spellings, values
 
 
 class Processor(Protocol):
@@ -31,11 +31,16 @@ def _is_sqlite(dialect: Dialect) -> bool:
 
 
 class CheckedType(TypeDecorator[Any]):
-    """A column type whose values pass a check that can name the column, ``table.column``."""
+    """A column type whose values pass a check that can name the column, ``table.column``.
+
+    Attributes:
+        plain: The type and the range of stored values that need no result processor.
+    """
 
     impl: TypeEngine[Any] | type[TypeEngine[Any]] = Text
     place = "value"
     required = False
+    plain: tuple[type, float, float] | None = None
     on_sqlite: TypeEngine[Any] = Text()
     on_postgres: TypeEngine[Any] = Text()
 
@@ -171,17 +176,31 @@ class Timestamp(CheckedType):
         return values.stored_time if _is_sqlite(dialect) else values.moment
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
-        return values.read_time
+        return spellings.read_time
 
 
 class StoredTime(Timestamp):
-    """A time as it is stored, for a position that was read and is given back."""
+    """A time as it is stored, for a position that was read and is given back; NULL if that cannot be exact."""
 
     def bind_processor(self, dialect: Dialect) -> Processor | None:
-        return None
+        return spellings.exactly if _is_sqlite(dialect) else None
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
         return None
+
+
+class CursorTime(Timestamp):
+    """The time in a cursor; on SQLite any text, as another program may have written any."""
+
+    def bind_processor(self, dialect: Dialect) -> Processor | None:
+        return None if _is_sqlite(dialect) else super().bind_processor(dialect)
+
+
+class CursorIdentifier(LookedUpIdentifier):
+    """The id in a cursor; on SQLite also a BLOB."""
+
+    def bind_processor(self, dialect: Dialect) -> Processor | None:
+        return None if _is_sqlite(dialect) else super().bind_processor(dialect)
 
 
 class JsonDocument(CheckedType):
@@ -199,7 +218,7 @@ class JsonDocument(CheckedType):
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
         # The Postgres drivers decode jsonb themselves; decoding a JSON string a second time would be wrong.
-        return values.read_json if _is_sqlite(dialect) else None
+        return spellings.read_json if _is_sqlite(dialect) else None
 
 
 class JsonObjectDocument(JsonDocument):
@@ -212,6 +231,7 @@ class JsonObjectDocument(JsonDocument):
 class Cost(CheckedType):
     """US dollars."""
 
+    plain = (float, -spellings.LARGEST, spellings.LARGEST)
     impl = Double
     on_sqlite = REAL()
     on_postgres = Double()
@@ -219,16 +239,23 @@ class Cost(CheckedType):
     def check(self, dialect: Dialect) -> Callable[..., Any]:
         return values.cost
 
+    def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
+        return spellings.read_cost
+
 
 class Count(CheckedType):
     """A whole number from 0."""
 
+    plain = (int, -values.MAX_INTEGER - 1, values.MAX_INTEGER)
     impl = BigInteger
     on_sqlite = Integer()
     on_postgres = BigInteger()
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
         return values.count
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
+        return spellings.read_count if _is_sqlite(dialect) else None
 
 
 class total(FunctionElement[Any]):  # noqa: N801  # an SQL function

@@ -7,6 +7,7 @@ import gc
 from collections.abc import Callable
 from typing import Any
 
+from orchdb.spellings import readable
 from orchdb.statements import ROWS_AT_A_TIME, Prepared
 
 
@@ -34,12 +35,13 @@ def _nothing() -> None:
 
 def all_rows(prepared: Prepared, fetch: Callable[[int], list[Any]]) -> list[Any]:
     """The rows, of which ``fetch`` gives so many at a time: in a thread, beside which the loop goes on."""
-    rows = prepared.rows(fetch(ROWS_AT_A_TIME))
+    records = fetch(ROWS_AT_A_TIME)
+    rows = readable(prepared.rows(records), records)
     if len(rows) < ROWS_AT_A_TIME:
         return rows
     make_old = set_aside()
     while records := fetch(ROWS_AT_A_TIME):
-        rows += prepared.rows(records)
+        rows += readable(prepared.rows(records), records)
         make_old()
     return rows
 

@@ -18,7 +18,7 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from orchdb.errors import InvalidValueError, OperationError
-from orchdb.values import read_json
+from orchdb.spellings import read_json
 
 RECYCLE_SECONDS = 1800
 
