@@ -36,7 +36,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from orchdb.column_types import CheckedType, Cost, Count, Identifier, LookedUpIdentifier, StoredTime, total
+from orchdb.column_types import CheckedType, Cost, Count, CursorTime, Identifier, LookedUpIdentifier, StoredTime, total
 from orchdb.errors import InvalidValueError
 
 Row = TypeVar("Row")
@@ -205,7 +205,7 @@ class TableStatements(Generic[Row]):
             core = core.where(created < bindparam("until", type_=created.type))
         if "after" in bounds:
             here = tuple_(created, key)
-            there = tuple_(bindparam("after_time", type_=created.type), self._bind("after_id", "id", lookup=True))
+            there = tuple_(bindparam("after_time", type_=CursorTime()), self._bind("after_id", "id", lookup=True))
             core = core.where(here < there if newest_first else here > there)
         core = core.order_by(created.desc(), key.desc()) if newest_first else core.order_by(created, key)
         if "limit" in bounds:
