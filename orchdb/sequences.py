@@ -12,7 +12,7 @@ from orchdb.lanes import Lane
 from orchdb.statements import Prepared
 
 _DUPLICATE, _NO_RIGHT = "23505", "42501"
-_JUMP = 1_000_000
+_JUMP = 100_000
 # Ids are taken one by one until none behind them is taken. So nobody's are given twice, however many tasks and programs
 # do this at once, and it needs no more rights than an insert. Only a long way is made shorter, up to a distance that
 # nobody covers in between.
