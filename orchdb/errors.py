@@ -174,11 +174,6 @@ def sqlstate(error: BaseException) -> str:
     return next((state for cause in _chain(error) if (state := _text(cause, "sqlstate")) is not None), "")
 
 
-def not_connected(error: BaseException, place: str) -> OperationError:
-    """The error for a connection that could not be made: nothing was lost, for nothing was begun."""
-    return OperationError(f"no connection to {place}: {why_not_connected(error)}", code=sqlstate(error) or None)
-
-
 def why_not_connected(error: BaseException) -> str:
     """What the server, the driver or TLS said when a connection was refused: they name no password.
 

@@ -6,9 +6,10 @@ takes any of the standbys for ``prefer-standby``; so it is asked for one at a ti
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -68,6 +69,17 @@ def hosts_of(query: Mapping[str, str | Sequence[str]], host: str | None, port: i
     return tuple(Host(name, port) for name, port in zip(names, ports, strict=True))
 
 
+async def connect_by_libpq(*parameters: Any, **arguments: Any) -> Any:
+    """psycopg's connection: libpq knows what several hosts mean."""
+    psycopg: Any = import_module("psycopg")
+    return await _in_a_task(psycopg.AsyncConnection.connect(*parameters, **arguments))
+
+
+async def _in_a_task(connecting: Coroutine[Any, Any, Any]) -> Any:
+    # The drivers end what takes too long by cancelling the task they are in, and ours cannot be cancelled.
+    return await asyncio.ensure_future(connecting)
+
+
 async def connect_to_first(hosts: Sequence[Host], attributes: str, *, shuffled: bool, **arguments: Any) -> Any:
     """asyncpg's connection to the first host that can be reached and whose session is as it should be."""
     asyncpg: Any = import_module("asyncpg")  # only where it is used
@@ -79,7 +91,7 @@ async def connect_to_first(hosts: Sequence[Host], attributes: str, *, shuffled: 
         for host in order:
             place = {"host": host.name or None, "port": int(host.port) if host.port else None}
             try:
-                return await asyncpg.connect(**place, **arguments, target_session_attrs=attribute)
+                return await _in_a_task(asyncpg.connect(**place, **arguments, target_session_attrs=attribute))
             except (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched) as error:
                 failures.append((host, error))
     if len(hosts) == 1:

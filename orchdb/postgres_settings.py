@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,9 +22,9 @@ from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from orchdb import postgres_times
-from orchdb.errors import InvalidValueError, OperationError, not_connected
-from orchdb.postgres_hosts import SESSION_ATTRIBUTES, Host, connect_to_first, hosts_of
-from orchdb.postgres_tls import SYSTEM, check_files, trusting_the_system
+from orchdb.errors import InvalidValueError, OperationError, sqlstate, why_not_connected
+from orchdb.postgres_hosts import SESSION_ATTRIBUTES, Host, connect_by_libpq, connect_to_first, hosts_of
+from orchdb.postgres_tls import SYSTEM, trusting_the_system, unreadable_file
 from orchdb.values import read_json
 
 RECYCLE_SECONDS = 1800
@@ -150,13 +151,12 @@ class PostgresSettings:
 
     def not_connected(self, error: BaseException) -> OperationError:
         """What a connection to there failed of, in the words of whoever refused it."""
-        failure = not_connected(error, self.place)
-        if self.url.password and str(self.url.password) in failure.message:
-            failure = OperationError(failure.message.replace(str(self.url.password), "***"), code=failure.code)
-        if "startup parameter" in failure.message and not self.pooler:
-            hint = "a pooler in transaction mode needs pooler=transaction in the URL"
-            failure = OperationError(f"{failure.message} ({hint})", code=failure.code)
-        return failure
+        reason = why_not_connected(error)
+        if self.url.password:  # which a server might repeat
+            reason = re.sub(rf"(?<!\w){re.escape(str(self.url.password))}(?!\w)", "***", reason)
+        if "startup parameter" in reason and not self.pooler:
+            reason += " (a pooler in transaction mode needs pooler=transaction in the URL)"
+        return OperationError(f"no connection to {self.place}: {reason}", code=sqlstate(error) or None)
 
     def without_limit(self) -> PostgresSettings:
         """These settings, for statements that may take as long as they need."""
@@ -223,9 +223,11 @@ class PostgresSettings:
             "server_settings": self._start_up(read_only),
         }
         libpq = {key: value for key, value in self.query.items() if key in _COMMON}
+        unreadable = unreadable_file(libpq)
+        if unreadable is not None:
+            raise OperationError(f"no connection to {self.place}: the file cannot be read: {unreadable}")
         if libpq.get("sslrootcert") == SYSTEM:
             arguments["ssl"] = trusting_the_system(libpq)
-        check_files(libpq)
         if libpq:
             arguments["dsn"] = f"postgresql:///?{urlencode(libpq)}"
         if self.pooler:
@@ -240,6 +242,7 @@ class PostgresSettings:
     def _psycopg(self, read_only: bool) -> dict[str, Any]:
         arguments: dict[str, Any] = {key: value for key, value in self.query.items() if key in _FOR_LIBPQ}
         arguments |= self._start_up(read_only)
+        arguments["async_creator_fn"] = connect_by_libpq
         arguments["connect_timeout"] = math.ceil(self.timeout)
         arguments["client_encoding"] = "utf8"  # asyncpg asks for it by itself
         for key, values in (("host", [each.name for each in self.hosts]), ("port", [each.port for each in self.hosts])):

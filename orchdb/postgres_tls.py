@@ -6,15 +6,12 @@ import os
 import ssl
 from collections.abc import Mapping
 
-from orchdb.errors import OperationError
-
 SYSTEM = "system"
 """What ``sslrootcert`` may be in the place of a file: whom the system trusts."""
 
 
 def trusting_the_system(query: Mapping[str, str]) -> ssl.SSLContext:
     """TLS that verifies the server by the certificates that the system trusts, as ``sslrootcert=system`` asks for."""
-    check_files(query)
     context = ssl.create_default_context()
     if "sslcrl" in query:
         context.load_verify_locations(cafile=query["sslcrl"])
@@ -32,15 +29,10 @@ def trusting_the_system(query: Mapping[str, str]) -> ssl.SSLContext:
     return context
 
 
-def check_files(query: Mapping[str, str]) -> None:
-    """Name a file that cannot be read: what Python says of it names none.
-
-    Raises:
-        OperationError: There is one.
-    """
+def unreadable_file(query: Mapping[str, str]) -> str | None:
+    """The file that cannot be read, if there is one: what Python says of it names none."""
     if query.get("sslmode") == "disable":
-        return
-    for key in ("sslrootcert", "sslcrl", "sslcert", "sslkey"):
-        path = query.get(key)
-        if path is not None and path != SYSTEM and not os.access(path, os.R_OK):
-            raise OperationError(f"{key}: the file {path} cannot be read")
+        return None
+    files = ((key, query[key]) for key in ("sslrootcert", "sslcrl", "sslcert", "sslkey") if key in query)
+    unreadable = (f"{key}={path}" for key, path in files if path != SYSTEM and not os.access(path, os.R_OK))
+    return next(unreadable, None)

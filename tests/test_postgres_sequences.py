@@ -27,10 +27,10 @@ def plain(url: URL) -> str:
 
 def copied_in(url: URL, first: int, last: int, table: str = "system_logs") -> None:
     """What ``pg_restore --data-only`` does: rows with their ids."""
-    with psycopg.connect(plain(url), autocommit=True) as other:
-        with other.cursor().copy(f"COPY {table} (id, component, message) FROM STDIN".encode()) as copy:
-            for number in range(first, last + 1):
-                copy.write_row((number, "copied", f"{number}"))
+    into = f"COPY {table} (id, component, message) FROM STDIN".encode()
+    with psycopg.connect(plain(url)) as other, other.cursor().copy(into) as copy:
+        for number in range(first, last + 1):
+            copy.write_row((number, "copied", f"{number}"))
 
 
 def last_given(url: URL) -> int:
