@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 from psycopg import sql
 from sqlalchemy import URL, make_url, text
 
-from orchdb import DatabaseManager, InvalidValueError, OperationError
-from tests.support import ONE_FORM
+from orchdb import DatabaseManager, InvalidValueError
+from tests.faults.postgres_sessions import plain
 
 DRIVERS = ("asyncpg", "psycopg")
 TIMES = ("0001-01-01T00:00:00.000000", "1969-12-31T23:59:59.999999", "9999-12-31T23:59:59.999999")
@@ -35,21 +36,15 @@ SETTINGS: dict[str, str] = {
 OTHER_SIDE = SETTINGS | {"DateStyle": "German, YMD", "TimeZone": "America/Adak", "extra_float_digits": "3"}
 
 
-@pytest.fixture(params=DRIVERS)
-def url(request: pytest.FixtureRequest, postgres_url: str) -> URL:
-    """The URL of a new, empty database, for each driver in turn."""
-    return make_url(postgres_url).set(drivername=f"postgresql+{request.param}")
-
-
 def run(url: URL, *statements: str) -> None:
     """What the administrator does."""
-    with psycopg.connect(url.set(drivername="postgresql").render_as_string(False), autocommit=True) as admin:
+    with psycopg.connect(plain(url), autocommit=True) as admin:
         for statement in statements:
             admin.execute(statement.encode())
 
 
 def set_for_the_database(url: URL, settings: dict[str, str]) -> None:
-    with psycopg.connect(url.set(drivername="postgresql").render_as_string(False), autocommit=True) as admin:
+    with psycopg.connect(plain(url), autocommit=True) as admin:
         for name, value in settings.items():
             values = sql.SQL(", ").join(map(sql.Literal, value.split(", ")))
             parts = sql.Identifier(url.database or ""), sql.SQL(name), values
@@ -169,8 +164,10 @@ async def test_another_encoding_holds_what_it_can_and_refuses_the_rest(encoded: 
     async with DatabaseManager(make_url(url).set(drivername=f"postgresql+{driver}")) as db:
         definition = await db.create_orchestrator_agent(words)
         agent = await db.create_agent(definition, words, context={words: [words]})
-        many = [{"agent_id": agent, "log_level": "INFO", "log_type": words, "message": words, "details": words}] * 40
-        await db.create_agent_logs(many)  # type: ignore[arg-type]
+        many: list[Any] = [
+            {"agent_id": agent, "log_level": "INFO", "log_type": words, "message": words, "details": words}
+        ] * 40
+        await db.create_agent_logs(many)
         row = await db.get_agent(agent)
         assert row is not None
         assert (row["session_id"], row["context"]) == (words, {words: [words]})
@@ -181,7 +178,7 @@ async def test_another_encoding_holds_what_it_can_and_refuses_the_rest(encoded: 
         for attempt in (
             db.create_orchestrator_agent(others),
             db.create_system_log("INFO", "c", "m", details={"k": others}),
-            db.create_agent_logs([{**many[0], "message": others}] * 40),  # type: ignore[list-item]
+            db.create_agent_logs([{**many[0], "message": others}] * 40),
         ):
             with pytest.raises(InvalidValueError, match="encoding") as caught:
                 await attempt
@@ -196,8 +193,6 @@ FAR += ["10000-01-01", "294276-12-31 23:59:59.999999", "infinity"]
 
 @pytest.mark.parametrize("timezone", ["UTC", "Pacific/Kiritimati"])
 async def test_times_that_no_datetime_can_be_are_shown_and_keep_their_place(url: URL, timezone: str) -> None:
-    import json
-
     set_for_the_database(url, {"TimeZone": timezone, "DateStyle": "German"})
     async with DatabaseManager(url) as db:
         for moment in FAR:
@@ -236,20 +231,3 @@ async def test_many_lines_at_the_end_of_time_are_pruned_or_kept_as_they_are(url:
         assert await db.prune("2000-01-01") == 2500
         paged = [row async for row in db.iter_system_logs(page_size=1000)]
         assert len({row["id"] for row in paged}) == len(paged) == 2500
-
-
-async def test_what_is_written_beside_them_has_the_one_form(url: URL) -> None:
-    import re
-
-    async with DatabaseManager(url) as db:
-        await db.create_system_log("INFO", "c", "m")
-        (row,) = await db.get_system_logs()
-        assert re.fullmatch(ONE_FORM, row["created_at"])
-
-
-async def test_a_read_only_default_that_the_url_asks_for_stays(url: URL) -> None:
-    async with DatabaseManager(url):
-        pass
-    async with DatabaseManager(url.update_query_dict({"options": "-c default_transaction_read_only=on"})) as db:
-        with pytest.raises(OperationError, match="25006"):
-            await db.create_system_log("INFO", "c", "m")

@@ -8,21 +8,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL
 
 from orchdb import DatabaseManager, OperationError
-
-DRIVERS = ("asyncpg", "psycopg")
-
-
-@pytest.fixture(params=DRIVERS)
-def url(request: pytest.FixtureRequest, postgres_url: str) -> URL:
-    """The URL of a new, empty database, for each driver in turn."""
-    return make_url(postgres_url).set(drivername=f"postgresql+{request.param}")
-
-
-def plain(url: URL) -> str:
-    return url.set(drivername="postgresql").render_as_string(False)
+from tests.faults.postgres_sessions import plain
 
 
 def copied_in(url: URL, first: int, last: int, table: str = "system_logs") -> None:
@@ -40,7 +29,7 @@ def last_given(url: URL) -> int:
         return int(row[0])
 
 
-def line(number: int) -> dict[str, Any]:
+def line(number: int) -> Any:
     return {"log_level": "INFO", "component": "own", "message": f"{number}"}
 
 
@@ -53,11 +42,11 @@ async def grouped(db: DatabaseManager) -> list[int]:
 
 
 async def few_at_once(db: DatabaseManager) -> list[int]:
-    return await db.create_system_logs([line(number) for number in range(3)])  # type: ignore[arg-type]
+    return await db.create_system_logs([line(number) for number in range(3)])
 
 
 async def many_at_once(db: DatabaseManager) -> list[int]:
-    return await db.create_system_logs([line(number) for number in range(300)])  # type: ignore[arg-type]
+    return await db.create_system_logs([line(number) for number in range(300)])
 
 
 WAYS: list[Callable[[DatabaseManager], Awaitable[list[int]]]] = [single, grouped, few_at_once, many_at_once]
@@ -104,7 +93,7 @@ async def test_many_managers_that_find_it_out_together_lose_nothing(url: URL) ->
 
 async def test_the_ids_never_move_back(url: URL) -> None:
     async with DatabaseManager(url) as db:
-        await db.create_system_logs([line(number) for number in range(100)])  # type: ignore[arg-type]
+        await db.create_system_logs([line(number) for number in range(100)])
         copied_in(url, 101, 101)
         with psycopg.connect(plain(url), autocommit=True) as other:
             other.execute("DELETE FROM system_logs WHERE id < 101")
