@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cache, partial
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import BigInteger, Boolean, Table, Text, text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from orchdb import versions
@@ -20,11 +18,11 @@ from orchdb.backend import Backend, Horizon, Outcome, Session
 from orchdb.connections import SharedConnection, part_of_transaction
 from orchdb.errors import OperationError, sqlstate
 from orchdb.lanes import AsyncpgLane, Lane, Lanes, PsycopgLane
+from orchdb.postgres_schema import look
 from orchdb.postgres_settings import PostgresSettings
 from orchdb.sequences import catch_up, is_behind
 from orchdb.shielding import to_the_end
 from orchdb.statements import Parameters, Prepared, Statement
-from orchdb.tables import metadata
 
 Result = TypeVar("Result")
 
@@ -33,21 +31,6 @@ RETRY_SECONDS = (0.005, 0.05)
 # Rolled back for certain: a conflict, a deadlock, and a plan or a prepared statement that the server no longer has.
 _TRY_AGAIN = frozenset({"40001", "40P01"})
 _TRY_ON_ANOTHER = frozenset({"0A000", "26000"})
-# The revision, and whether the tables are where it is: a schema of another program's may stand before it in the search
-# path, with tables of the same names.
-_CURRENT = f"""
-    SELECT version_num, (
-        SELECT bool_and(relnamespace = ours.relnamespace) FROM pg_class
-        WHERE oid IN ({", ".join(f"to_regclass('{name}')" for name in metadata.tables)})
-    ) AS together
-    FROM {versions.VERSION_TABLE} JOIN pg_class AS ours ON ours.oid = to_regclass('{versions.VERSION_TABLE}')
-"""  # noqa: S608  # our own names
-# Where a table without a schema would be made, and where ours are, or should be if the search path has no schema.
-_SCHEMAS = f"""
-    SELECT current_schema() AS first, coalesce(
-        (SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass('{versions.VERSION_TABLE}')),
-        current_schema(), 'public') AS ours
-"""  # noqa: S608
 
 
 class PostgresSession(Session):
@@ -252,7 +235,8 @@ class PostgresBackend(Backend):
         try:
             # One snapshot: between two looks another process may have made the tables.
             await connection.execution_options(isolation_level="REPEATABLE READ")
-            found, schema = await self._look(connection)
+            fixed = self._settings.schema is not None or self._settings.pooler
+            found, schema = await look(connection, fixed=fixed)
             await connection.rollback()
             if schema is not None:
                 return schema
@@ -265,20 +249,6 @@ class PostgresBackend(Backend):
         finally:
             await connection.close()
         return None
-
-    async def _look(self, connection: AsyncConnection) -> tuple[versions.Found, str | None]:
-        """What the database holds; one query if it is current. And the schema to look in, if it is another one."""
-        fixed = self._settings.schema is not None or self._settings.pooler
-        with contextlib.suppress(DBAPIError):  # there is no such table
-            row = (await connection.exec_driver_sql(_CURRENT)).one_or_none()
-            if row is not None and row.version_num == versions.HEAD and (row.together or fixed):
-                return versions.Found(versions.HEAD, empty=False, ours=True), None
-        await connection.rollback()
-        found = await versions.examine(connection)
-        if fixed:
-            return found, None
-        row = (await connection.exec_driver_sql(_SCHEMAS)).one()
-        return found, None if row.first == row.ours else str(row.ours)
 
     def _pool(self, settings: PostgresSettings, engine: AsyncEngine) -> Lanes:
         options = settings.options

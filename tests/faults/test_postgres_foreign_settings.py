@@ -134,13 +134,16 @@ async def test_a_schema_that_the_role_names_first_is_where_the_tables_are(url: U
 @pytest.mark.parametrize(
     "decoy", ["", "CREATE TABLE theirs.agents (id int)", "CREATE TABLE theirs.agent_logs (x text)"]
 )
+@pytest.mark.parametrize("home", ["public", "my Data"])
 async def test_tables_that_are_there_are_found_behind_a_schema_that_comes_to_stand_before_them(
-    url: URL, decoy: str
+    url: URL, decoy: str, home: str
 ) -> None:
+    run(url, f'CREATE SCHEMA IF NOT EXISTS "{home}"')
+    set_for_the_database(url, {"search_path": home})
     async with DatabaseManager(url) as db:
         await db.create_system_log("INFO", "component", "before")
     run(url, 'CREATE SCHEMA "theirs"', decoy)
-    set_for_the_database(url, {"search_path": "theirs, public"})
+    set_for_the_database(url, {"search_path": f"theirs, {home}"})
     async with DatabaseManager(url, read_url=url) as db:
         assert [row["message"] for row in await db.get_system_logs()] == ["before"]
         await everything(db)
@@ -175,10 +178,11 @@ async def test_another_encoding_holds_what_it_can_and_refuses_the_rest(encoded: 
         assert {(log["message"], log["details"]) for log in logs} == {(words, words)}
         if others is None:
             return
+        refused: list[Any] = [{**many[0], "message": others}] * 40
         for attempt in (
             db.create_orchestrator_agent(others),
             db.create_system_log("INFO", "c", "m", details={"k": others}),
-            db.create_agent_logs([{**many[0], "message": others}] * 40),
+            db.create_agent_logs(refused),
         ):
             with pytest.raises(InvalidValueError, match="encoding") as caught:
                 await attempt
