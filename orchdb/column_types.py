@@ -17,7 +17,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import REAL, TypeDecorator, TypeEngine
 
-from orchdb import json_values, spellings, values
+from orchdb import json_values, postgres_times, spellings, values
 
 
 class Processor(Protocol):
@@ -190,10 +190,16 @@ class StoredTime(Timestamp):
 
 
 class CursorTime(Timestamp):
-    """The time in a cursor; on SQLite any text, as another program may have written any."""
+    """The time in a cursor, which may be any that another program wrote.
+
+    On SQLite any text, and on Postgres also one that no ``datetime`` can be.
+    """
 
     def bind_processor(self, dialect: Dialect) -> Processor | None:
         return None if _is_sqlite(dialect) else super().bind_processor(dialect)
+
+    def check(self, dialect: Dialect) -> Callable[..., Any]:
+        return postgres_times.position
 
 
 class CursorIdentifier(LookedUpIdentifier):
@@ -296,8 +302,9 @@ def _total(element: total, compiler: SQLCompiler, **options: Any) -> str:
     added = f"coalesce({column}, 0) + {value}"
     if not isinstance(element.type, Cost):
         return added
+    # From 2**23 on there is nothing left to round.
     if _is_sqlite(compiler.dialect):
-        # SQLite rounds by way of text, not to the last digit; from 2**23 on there is nothing left to round.
+        # SQLite rounds by way of text, not to the last digit.
         return f"CASE WHEN abs({added}) < 8388608.0 THEN round({added}, 9) ELSE {added} END"
-    # By way of text, because a cast of a double to numeric keeps only 15 digits.
-    return f"CAST(round(CAST(CAST({added} AS text) AS numeric), 9) AS double precision)"
+    # Postgres can only round a numeric so, and what it makes of a double depends on extra_float_digits.
+    return f"CASE WHEN abs({added}) < 8388608.0 THEN round(({added}) * 1e9) / 1e9 ELSE {added} END"
