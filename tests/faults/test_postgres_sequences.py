@@ -49,7 +49,20 @@ async def many_at_once(db: DatabaseManager) -> list[int]:
     return await db.create_system_logs([line(number) for number in range(300)])
 
 
-WAYS: list[Callable[[DatabaseManager], Awaitable[list[int]]]] = [single, grouped, few_at_once, many_at_once]
+async def in_a_block(db: DatabaseManager) -> list[int]:
+    async with db.transaction() as tx:
+        async with tx.transaction() as part:
+            first = await part.create_system_log("INFO", "own", "0")
+        return [first, *(await tx.create_system_logs([line(number) for number in range(1, 40)]))]
+
+
+WAYS: list[Callable[[DatabaseManager], Awaitable[list[int]]]] = [
+    single,
+    grouped,
+    few_at_once,
+    many_at_once,
+    in_a_block,
+]
 
 
 @pytest.mark.parametrize("way", WAYS)
