@@ -81,7 +81,7 @@ class Prepared:
         self._keys = [str(column.keyname) for column in columns]  # SQLAlchemy's own kind of text is no key for orjson
         processors = [(str(column.keyname), _decoder(column.type, dialect)) for column in columns]
         decoders = [(key, decode) for key, decode in processors if decode is not None]
-        plain = {str(column.keyname): getattr(column.type, "plain", None) for column in columns}
+        plain: dict[str, Any] = {str(column.keyname): getattr(column.type, "plain", None) for column in columns}
         self._numbers = [(key, *plain[key], decode) for key, decode in decoders if plain[key]]
         self._decoders = [(key, decode) for key, decode in decoders if not plain[key]]
 

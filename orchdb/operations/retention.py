@@ -25,6 +25,9 @@ class RetentionOperations(TableOperations):
     async def cleanup_old_logs(self, days: float = 30) -> int:
         """How many lines were deleted: those of both log tables that are older than so many days.
 
+        A line whose time another program spelled in its own way is judged by what it means, and kept if that is not
+        certain.
+
         Raises:
             InvalidValueError: ``days`` is no number from 0.
         """
@@ -38,7 +41,7 @@ class RetentionOperations(TableOperations):
         return await self._prune("cleanup_old_logs", before, None)
 
     async def prune(self, before: Time, *, log_level: LogLevel | None = None) -> int:
-        """How many lines were deleted: those of both log tables that were created before the time.
+        """How many lines were deleted: those of both log tables that were created, for certain, before the time.
 
         Args:
             log_level: Only lines of this level.

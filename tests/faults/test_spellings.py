@@ -41,12 +41,6 @@ every_place = pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys(
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """The file of ``db``."""
-    return tmp_path / "orchestrator.db"
-
-
-@pytest.fixture
 async def db(path: Path) -> AsyncIterator[DatabaseManager]:
     """A manager on an SQLite file with the parents of other rows."""
     async with DatabaseManager(path) as manager:
@@ -259,7 +253,8 @@ async def test_pages_go_on_when_their_last_row_was_deleted_or_changed(
                 key = {} if place.numbered else {"id": str(uuid.uuid4())}
                 insert(connection, place, str(number), created_at=value, **key)
         whole = [row[place.mark] for row in of_tests(await call(db), place)]
-        after, found = None, []
+        after: str | None = None
+        found: list[str] = []
         while len(found) < 20 and (page := of_tests(await call(db, limit=2, after=after), place)):
             last = page[-1]
             found += [row[place.mark] for row in page]
@@ -284,7 +279,8 @@ async def test_a_row_that_went_through_json_has_its_place_too(db: DatabaseManage
             )
     for call in place.forward + place.backward:
         whole = [row[place.mark] for row in of_tests(await call(db), place)]
-        after, found = None, []
+        after: str | None = None
+        found: list[str] = []
         while len(found) <= len(whole) and (page := await call(db, limit=1, after=after)):
             found += [row[place.mark] for row in of_tests(page, place)]
             after = cursor_of(json.loads(json.dumps(page[0])))
@@ -296,7 +292,16 @@ async def test_a_made_up_position_is_one_or_is_refused(db: DatabaseManager, path
         insert(connection, PLACES["system_logs"], "x", created_at="yesterday")
     row: Any = {"component": "x", "id": 0, "created_at": "whatever"}
     assert [found["message"] for found in await db.get_system_logs(after=cursor_of(row))] == ["x"]
-    for stored in (["x"], [1, 2], [None, None, None], [[True], None], [[True, "ü"], None], [7, None], [{}, None]):
+    made_up: list[list[Any]] = [
+        ["x"],
+        [1, 2],
+        [None, None, None],
+        [[True], None],
+        [[True, "ü"], None],
+        [7, None],
+        [{}, None],
+    ]
+    for stored in made_up:
         text = base64.urlsafe_b64encode(orjson.dumps(["system_logs", "x", 1, *stored])).decode()
         with pytest.raises(InvalidValueError, match="cursor"):
             await db.get_system_logs(after=text)
@@ -313,12 +318,8 @@ async def test_a_filter_by_time_shows_what_is_understood_to_be_in_it(db: Databas
         for number, value in enumerate([*UNDERSTOOD, *(value for value in NOT_UNDERSTOOD if not has_the_form(value))]):
             insert(connection, place, str(number), created_at=value)
     day = datetime(2026, 11, 25, tzinfo=UTC)
-    for bounds in (
-        {"since": day, "until": day + timedelta(days=1)},
-        {"since": day},
-        {"until": day + timedelta(days=1)},
-    ):
-        rows = await db.get_agent_logs(AGENT, **bounds)
+    for since, until in ((day, day + timedelta(days=1)), (day, None), (None, day + timedelta(days=1))):
+        rows = await db.get_agent_logs(AGENT, since=since, until=until)
         assert {row["created_at"][:10] for row in rows} == {"2026-11-25"}
         # Week dates, and what Go and compact forms add, are understood only when they are read.
         assert len(rows) >= len(UNDERSTOOD) - 6

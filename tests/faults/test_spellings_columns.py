@@ -26,12 +26,6 @@ every_place = pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys(
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """The file of ``db``."""
-    return tmp_path / "orchestrator.db"
-
-
-@pytest.fixture
 async def db(path: Path) -> AsyncIterator[DatabaseManager]:
     """A manager on an SQLite file with the parents of other rows."""
     async with DatabaseManager(path) as manager:
