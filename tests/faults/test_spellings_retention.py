@@ -89,11 +89,12 @@ async def test_old_lines_in_another_spelling_go_in_batches_and_only_those_of_the
         for number in range(2500):
             level = "DEBUG" if number % 2 else "INFO"
             insert(connection, place, str(number), created_at="2020W01", log_level=level)
-            insert(connection, place, f"like it {number}", created_at=NoUtf8(b"2019-\xff"), log_level=level)
+            insert(connection, place, f"like it {number}", created_at=NoUtf8(b"2018-\xff"), log_level=level)
+            insert(connection, place, f"after it {number}", created_at="2019-06-01 00:00:00", log_level=level)
         connection.execute("COMMIT")
     before = datetime(2020, 1, 1, tzinfo=UTC)  # behind which 2020W01 stands, and before which it is
-    assert await db.prune(before, log_level="DEBUG") == 1250
-    assert await db.prune(before) == 1250
+    assert await db.prune(before, log_level="DEBUG") == 2500
+    assert await db.prune(before) == 2500
     assert len(await db.get_system_logs()) == 2500
 
 
