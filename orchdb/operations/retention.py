@@ -1,4 +1,7 @@
-"""The only ways out of the logs: by age, in batches that leave the writer free for others in between."""
+"""The only ways out of the logs: by age, in batches that leave the writer free for others in between.
+
+An SQLite file gives the space back then; on a server that is the server's own to do.
+"""
 
 from __future__ import annotations
 
