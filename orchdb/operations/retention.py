@@ -27,6 +27,8 @@ class RetentionOperations(TableOperations):
     async def cleanup_old_logs(self, days: float = 30) -> int:
         """How many lines were deleted: those of both log tables that are older than so many days.
 
+        An SQLite file becomes as small as its rows, unless this is in a transaction.
+
         Raises:
             InvalidValueError: ``days`` is no number from 0.
         """
@@ -41,6 +43,8 @@ class RetentionOperations(TableOperations):
 
     async def prune(self, before: Time, *, log_level: LogLevel | None = None) -> int:
         """How many lines were deleted: those of both log tables that were created before the time.
+
+        An SQLite file becomes as small as its rows, unless this is in a transaction.
 
         Args:
             log_level: Only lines of this level.
