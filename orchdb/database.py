@@ -354,10 +354,12 @@ class Database(Verbs):
                 yield part
             return
         transaction = await self._observed("transaction", None, lambda: self.backend.begin())
+        backend = self.backend
         block = self._blocks[task] = Block(transaction, self._lock_timeout)
         try:
             try:
                 yield TransactionVerbs(block.scope, self.dialect)
+                await backend.begun()
             except BaseException:
                 await block.roll_back()
                 raise
@@ -369,7 +371,6 @@ class Database(Verbs):
     async def _finish(self, block: Block) -> None:
         failure: OrchdbError
         try:
-            await self.backend.begun()
             await block.commit()
         except Exception as error:
             failure = _failed(error, "transaction", None)

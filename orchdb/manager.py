@@ -80,7 +80,7 @@ class DatabaseManager(Operations):
             ``ORCHESTRATOR_DB_PATH``, then ``data/orchestrator.db`` is taken.
         durability: ``"normal"``: a committed row survives a crash of the process; after a power cut the last moments
             may be missing. ``"full"``: it survives a power cut too, on storage that honours fsync.
-        lock_timeout: Seconds that a write waits for a lock that another process holds.
+        lock_timeout: Seconds that a write, or ``connect()``, waits for a lock that another process holds.
         upgrade: Whether ``connect()`` may upgrade an older schema. By default it does so for an SQLite file, after a
             backup beside it, and refuses on a server, where others may be at work.
         read_only: Write nothing, not even a schema; every write raises ``OperationError``.
@@ -155,6 +155,9 @@ class DatabaseManager(Operations):
     async def connect(self) -> None:
         """Open the database and prepare its schema; connecting twice is fine.
 
+        What another process holds is waited for, up to ``lock_timeout``. It can be cancelled, but an upgrade that has
+        begun goes to its end first.
+
         Raises:
             SchemaError: The schema file is missing or invalid, or the database is not one this version can use.
             OperationError: The file or the server cannot be used.
@@ -202,18 +205,20 @@ class DatabaseManager(Operations):
         after_id: int | None = None,
         poll_seconds: float = 0.2,
     ) -> AsyncIterator[AgentLogRow]:
-        """The lines as they are written, of one agent or of all, without end: each once, by id, and none is missed.
+        """The lines that are committed after this call, of one agent or of all, without end: each once, none is missed.
 
         A line comes when no earlier one can appear any more: on Postgres it waits for the transactions that were
-        already writing to the table. Nothing is held between two looks.
+        already writing to the table. They come by id; any gap between two ids is crossed at once. Nothing is held
+        between two looks.
 
         Args:
             after_id: Begin behind this line: 0 for the first one there is. By default with those that are new.
             poll_seconds: The pause between two looks.
 
         Raises:
-            InvalidValueError: ``after_id`` or ``poll_seconds`` is not usable.
-            OperationError: The server is a standby, which does not know who is writing.
+            InvalidValueError: A filter, ``after_id`` or ``poll_seconds`` is not usable; at the call.
+            NotConnectedError: The manager is not connected; at the call, or where it is closed meanwhile.
+            OperationError: The server is a standby, which does not know who is writing; at the first line.
         """
         filters = {"agent_id": agent_id, "log_level": log_level, "log_type": log_type}
         return tail(self._database, "tail_agent_logs", AGENT_LOGS, filters, after_id, poll_seconds)

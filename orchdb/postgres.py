@@ -263,10 +263,10 @@ class PostgresBackend(Backend):
         transaction = await self.begin()
         try:
             numbers = await transaction.run_many(prepared, parameters)
+            await self.begun()
         except BaseException:
             await transaction.rollback()
             raise
-        await self.begun()
         await transaction.commit()
         return numbers
 

@@ -82,8 +82,9 @@ async def test_a_prune_that_is_cancelled_leaves_no_lock_and_the_next_one_goes_on
         free, left = ask(path, "freelist_count"), 0
         for _ in range(3):
             pruning = asyncio.create_task(db.prune("2000-01-01"))
-            while (left := ask(path, "freelist_count")) == free:
-                await asyncio.sleep(0)
+            async with asyncio.timeout(20):
+                while (left := ask(path, "freelist_count")) == free:
+                    await asyncio.sleep(0)
             pruning.cancel()
             await asyncio.gather(pruning, return_exceptions=True)
             with locked_by_another(path):

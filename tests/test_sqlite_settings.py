@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb import DatabaseManager
+from tests.old_files import OldFile
 from tests.support import TABLES, other_program
 
 SHELL = shutil.which("sqlite3")
@@ -29,7 +30,6 @@ READER = BOTH | {"busy_timeout": 10_000, "query_only": 1, "wal_autocheckpoint": 
 
 async def settings_of(connection: AsyncConnection | None, names: dict[str, Any]) -> dict[str, Any]:
     assert connection is not None
-    await connection.execute(text("SELECT 1 FROM agents"))  # before it has read, a connection does not know of the WAL
     found = {}
     for name in names:
         found[name] = (await connection.execute(text(f"PRAGMA {name}"))).scalar_one()
@@ -44,6 +44,22 @@ async def test_the_writing_connection_has_every_setting(tmp_path: Path) -> None:
 async def test_the_reading_connection_has_every_setting(tmp_path: Path) -> None:
     async with DatabaseManager(tmp_path / "orchestrator.db") as db:
         assert await settings_of(db.conn, READER) == READER
+
+
+async def wal_by_now(path: Path, **options: Any) -> None:
+    async with DatabaseManager(path, **options) as db:
+        assert db.conn is not None
+        assert (await db.conn.execute(text("PRAGMA journal_mode"))).scalar_one() == "wal"
+
+
+async def test_the_reading_connection_knows_of_the_wal_before_it_has_read(tmp_path: Path) -> None:
+    new, old = tmp_path / "new.db", OldFile(tmp_path / "old.db").path
+    for path in (new, old):
+        await wal_by_now(path)
+        with other_program(path) as connection:
+            connection.execute("PRAGMA journal_mode = DELETE")
+        await wal_by_now(path)
+        await wal_by_now(path, read_only=True)
 
 
 @pytest.mark.parametrize(("durability", "synchronous"), [("normal", 1), ("full", 2)])

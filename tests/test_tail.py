@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import pytest
+from sqlalchemy import Table
 
 from orchdb import AgentLogRow, DatabaseManager, InvalidValueError, NotConnectedError
+from orchdb.backend import Horizon
+from orchdb.postgres import PostgresBackend
 from tests.conftest import Target
 from tests.support import NO_ROW, taken
 
@@ -43,6 +46,37 @@ async def test_every_kind_of_write_after_the_call_of_a_tail_is_behind_it(db: Dat
         await asyncio.gather(*writes)
         found = {row["id"] for row in await taken(lines, 2 + len(writes))}
         assert found == {row["id"] for row in await db.list_recent_system_logs(2 + len(writes))}
+
+
+@pytest.mark.parametrize("engine", ["asyncpg", "psycopg"])
+async def test_a_write_that_is_cancelled_while_a_tail_begins_is_undone(
+    postgres_url: str, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line: Any = {"log_level": "INFO", "component": "test", "message": "x"}
+    begins = asyncio.Event()
+
+    async def block() -> None:
+        async with db.transaction() as tx:
+            await tx.create_system_log("INFO", "test", "x")
+
+    async def beginning(backend: PostgresBackend, table: Table) -> Horizon:
+        await begins.wait()
+        return await slow(backend, table)
+
+    slow = PostgresBackend._beginning
+    monkeypatch.setattr(PostgresBackend, "_beginning", beginning)
+    async with DatabaseManager(postgres_url.replace("postgresql:", f"postgresql+{engine}:"), pool_size=30) as db:
+        lines = db.tail_system_logs(poll_seconds=0.01)
+        writes = [block(), db.create_system_logs([line] * 3), *(db.create_system_log(**line) for _ in range(20))]
+        tasks = [asyncio.ensure_future(write) for write in writes]
+        await asyncio.sleep(0.3)
+        assert not any(task.done() for task in tasks)
+        for task in tasks[:3]:
+            task.cancel()
+        await asyncio.wait(tasks[:3])
+        begins.set()
+        await asyncio.gather(*tasks[3:])
+        assert len(await taken(lines, 19)) == len(await db.get_system_logs()) == 19
 
 
 async def test_a_tail_that_nobody_iterates_over_leaves_nothing(target: Target) -> None:

@@ -1,4 +1,7 @@
-"""The only ways out of the logs: by age, in batches that leave the writer free for others in between."""
+"""The only ways out of the logs: by age, in batches that leave the writer free for others in between.
+
+An SQLite file gives the space back then; on a server that is the server's own to do.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,8 @@ class RetentionOperations(TableOperations):
         """How many lines were deleted: those of both log tables that are older than so many days.
 
         A line whose time another program spelled in its own way is judged by what it means, and kept if that is not
-        certain.
+        certain. An SQLite file becomes as small as its rows, unless this is in a transaction.
+
 
         Raises:
             InvalidValueError: ``days`` is no number from 0.
@@ -43,6 +47,8 @@ class RetentionOperations(TableOperations):
 
     async def prune(self, before: Time, *, log_level: LogLevel | None = None) -> int:
         """How many lines were deleted: those of both log tables that were created, for certain, before the time.
+
+        An SQLite file becomes as small as its rows, unless this is in a transaction.
 
         Args:
             log_level: Only lines of this level.
