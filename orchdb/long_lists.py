@@ -10,6 +10,9 @@ from typing import Any
 from orchdb.spellings import readable
 from orchdb.statements import ROWS_AT_A_TIME, Prepared
 
+_FROZEN_BY_PYTHON = 1000
+"""Objects at most: 3.12 starts with some hundreds. A program that freezes has many times as many."""
+
 
 def set_aside() -> Callable[[], None]:
     """What to call after each portion of a list: the rows are then out of the way of Python's collector of cycles.
@@ -19,7 +22,7 @@ def set_aside() -> Callable[[], None]:
     freeze all objects and thaw them makes them old without a look at them. A program that has frozen objects of its own
     keeps them frozen.
     """
-    return _nothing if gc.get_freeze_count() else _make_old
+    return _nothing if gc.get_freeze_count() > _FROZEN_BY_PYTHON else _make_old
 
 
 def _make_old() -> None:
