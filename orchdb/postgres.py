@@ -20,7 +20,8 @@ from orchdb.backend import Backend, BackendTransaction, Horizon, Outcome
 from orchdb.clocks import pause
 from orchdb.connections import SharedConnection
 from orchdb.errors import OperationError, sqlstate
-from orchdb.lanes import AsyncpgLane, Lane, Lanes, PsycopgLane
+from orchdb.lanes import AsyncpgLane, Lane, PsycopgLane
+from orchdb.pool import Lanes
 from orchdb.postgres_schema import look
 from orchdb.postgres_settings import PostgresSettings
 from orchdb.postgres_transaction import PostgresTransaction
