@@ -23,8 +23,8 @@ from orchdb.errors import NotConnectedError, own
 from orchdb.lanes import Lane
 from orchdb.line import Line
 from orchdb.pool import Lanes
+from orchdb.prepared import Parameters, Prepared
 from orchdb.shielding import to_the_end
-from orchdb.statements import Parameters, Prepared
 
 MAX_WAITING = 10_000
 MAX_GROUP = 500

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Dialect, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchdb.statements import Parameters, Prepared
+from orchdb.prepared import Parameters, Prepared
 
 Durability = Literal["normal", "full"]
 

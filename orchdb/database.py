@@ -26,8 +26,8 @@ from orchdb.backend import Backend, Horizon, Outcome
 from orchdb.blocks import Block, Scope
 from orchdb.errors import NotConnectedError, OperationError, OrchdbError, translate
 from orchdb.naive_times import NaiveDatetimeWarning
+from orchdb.prepared import Parameters, Prepared, Statement
 from orchdb.shielding import to_the_end
-from orchdb.statements import Parameters, Prepared, Statement
 from orchdb.values import NoSuchRowError
 
 Row = TypeVar("Row")

@@ -21,8 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchdb.backend import Outcome
 from orchdb.errors import skipped
 from orchdb.long_lists import in_portions, set_aside
+from orchdb.prepared import ROWS_AT_A_TIME, Parameters, Prepared
 from orchdb.shielding import to_the_end
-from orchdb.statements import ROWS_AT_A_TIME, Parameters, Prepared
 
 COPY_FROM_ROWS = 25
 # What COPY would refuse, leave out, or give another id than the one reserved for it.

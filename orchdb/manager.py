@@ -21,8 +21,8 @@ from orchdb.operations import Operations
 from orchdb.operations.agent_logs import AGENT_LOGS
 from orchdb.operations.system_logs import SYSTEM_LOGS
 from orchdb.postgres_settings import PostgresOptions, PostgresSettings
+from orchdb.prepared import Statement
 from orchdb.rows import AgentLogRow, LogLevel, SystemLogRow
-from orchdb.statements import Statement
 from orchdb.tail import tail
 from orchdb.versions import VERSION_TABLE
 

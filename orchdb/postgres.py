@@ -25,9 +25,9 @@ from orchdb.pool import Lanes
 from orchdb.postgres_schema import look
 from orchdb.postgres_settings import PostgresSettings
 from orchdb.postgres_transaction import PostgresTransaction
+from orchdb.prepared import Parameters, Prepared
 from orchdb.sequences import catch_up, is_behind
 from orchdb.shielding import to_the_end
-from orchdb.statements import Parameters, Prepared
 from orchdb.waiting import until_free
 
 TRIES = 4

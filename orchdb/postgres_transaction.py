@@ -13,9 +13,9 @@ from orchdb.connections import part_of_transaction
 from orchdb.errors import ConnectionLostError, OperationError
 from orchdb.lanes import Lane
 from orchdb.pool import Lanes
+from orchdb.prepared import Parameters, Prepared
 from orchdb.sequences import catch_up, is_behind
 from orchdb.shielding import to_the_end
-from orchdb.statements import Parameters, Prepared
 
 
 class PostgresTransaction(BackendTransaction):

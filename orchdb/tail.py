@@ -17,8 +17,9 @@ from orchdb.clocks import pause
 from orchdb.database import Database, failures_reported
 from orchdb.errors import InvalidValueError
 from orchdb.operations.table_operations import checked_number
+from orchdb.prepared import Statement
 from orchdb.rows import AgentLogRow, SystemLogRow
-from orchdb.statements import Statement, TableStatements
+from orchdb.statements import TableStatements
 
 LogRow = TypeVar("LogRow", AgentLogRow, SystemLogRow)
 _LINES_AT_A_TIME = 500
