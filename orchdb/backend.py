@@ -1,4 +1,4 @@
-"""What the two engines have in common: the interface that the verbs of ``orchdb.database`` run on."""
+"""What the two engines have in common: the interface that the verbs of ``orchdb.verbs`` run on."""
 
 from __future__ import annotations
 

@@ -26,6 +26,8 @@ NOT_RUN = object()
 
 @dataclass(eq=False, repr=False, slots=True)
 class Entry:
+    """A write that waits for its turn, or a transaction that does."""
+
     work: Work | None  # None asks for the connection itself
     future: asyncio.Future[Any]
     deadline: float

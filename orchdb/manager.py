@@ -14,7 +14,7 @@ from sqlalchemy import URL, Column, MetaData, String, Table, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb.backend import Backend, Durability
-from orchdb.database import Database, TransactionVerbs
+from orchdb.database import Database
 from orchdb.errors import InvalidValueError
 from orchdb.location import path_of_file, resolve
 from orchdb.operations import Operations
@@ -24,6 +24,7 @@ from orchdb.postgres_settings import PostgresOptions, PostgresSettings
 from orchdb.prepared import Statement
 from orchdb.rows import AgentLogRow, LogLevel, SystemLogRow
 from orchdb.tail import tail
+from orchdb.verbs import TransactionVerbs
 from orchdb.versions import VERSION_TABLE
 
 _VERSION = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32)))
