@@ -1,4 +1,4 @@
-"""What the two engines have in common: the interface that the verbs of ``orchdb.database`` run on."""
+"""What the two engines have in common: the interface that the verbs of ``orchdb.verbs`` run on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Dialect, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchdb.statements import Parameters, Prepared
+from orchdb.prepared import Parameters, Prepared
 
 Durability = Literal["normal", "full"]
 

@@ -26,8 +26,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb.backend import BackendTransaction, Outcome
 from orchdb.errors import NotConnectedError, OperationError, OrchdbError, translate
+from orchdb.prepared import Parameters, Prepared
 from orchdb.shielding import to_the_end
-from orchdb.statements import Parameters, Prepared
 from orchdb.turns import ENDED, Turn, Turns
 
 Result = TypeVar("Result")

@@ -14,16 +14,17 @@ from sqlalchemy import URL, Column, MetaData, String, Table, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb.backend import Backend, Durability
-from orchdb.database import Database, TransactionVerbs
+from orchdb.database import Database
 from orchdb.errors import InvalidValueError
 from orchdb.location import path_of_file, resolve
 from orchdb.operations import Operations
 from orchdb.operations.agent_logs import AGENT_LOGS
 from orchdb.operations.system_logs import SYSTEM_LOGS
 from orchdb.postgres_settings import PostgresOptions, PostgresSettings
+from orchdb.prepared import Statement
 from orchdb.rows import AgentLogRow, LogLevel, SystemLogRow
-from orchdb.statements import Statement
 from orchdb.tail import tail
+from orchdb.verbs import TransactionVerbs
 from orchdb.versions import VERSION_TABLE
 
 _VERSION = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32)))
