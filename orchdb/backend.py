@@ -109,6 +109,9 @@ class Backend(ABC):
     async def open(self) -> None:
         """Connect and prepare the schema; nothing stays open if it fails."""
 
+    def send_away(self) -> None:
+        """Fail what waits behind the blocks that are still open, and are about to be ended."""
+
     @abstractmethod
     async def close(self) -> None:
         """Close every connection."""

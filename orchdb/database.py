@@ -107,6 +107,7 @@ class Database(Verbs):
                 await to_the_end(self._end_all(backend))
 
     async def _end_all(self, backend: Backend) -> None:
+        backend.send_away()
         for block in [*self._blocks.values()]:  # a connection must not be closed under a statement
             await block.roll_back()
         await backend.close()

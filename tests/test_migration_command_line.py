@@ -15,7 +15,7 @@ from alembic.util import CommandError
 from sqlalchemy import text
 
 import orchdb
-from orchdb.versions import shipped
+from orchdb.versions import HEAD, shipped
 from tests.alembic_runs import command_line, configuration, transaction
 from tests.old_files import OldFile
 
@@ -41,7 +41,7 @@ def test_the_argument_stands_above_the_variables_and_they_above_the_default(tmp_
         assert not found.exists()
         run = command_line(*arguments, "upgrade", "head", cwd=tmp_path, environment=environment)
         assert run.returncode == 0, run.stderr
-        assert revision_of(found) == "0009"
+        assert revision_of(found) == HEAD
 
 
 def test_a_new_file_is_readable_by_its_owner_only_and_can_give_space_back(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_two_upgrades_at_once_on_postgres_both_succeed(postgres_url: str) -> Non
         runs = list(pool.map(lambda _: command_line("-x", f"url={postgres_url}", "upgrade", "head"), range(2)))
     assert [run.returncode for run in runs] == [0, 0], [run.stderr for run in runs]
     with transaction(postgres_url) as connection:
-        assert connection.execute(text("SELECT version_num FROM orchdb_version")).scalars().all() == ["0009"]
+        assert connection.execute(text("SELECT version_num FROM orchdb_version")).scalars().all() == [HEAD]
 
 
 def test_the_sql_for_postgres_can_be_printed_and_run_by_hand(postgres_url: str) -> None:
@@ -90,7 +90,7 @@ def test_the_sql_for_postgres_can_be_printed_and_run_by_hand(postgres_url: str) 
     script = run.stdout.replace("BEGIN;\n", "").replace("COMMIT;\n", "")
     with transaction(postgres_url) as connection:
         connection.exec_driver_sql(script.replace("%", "%%"))
-        assert connection.execute(text("SELECT version_num FROM orchdb_version")).scalar() == "0009"
+        assert connection.execute(text("SELECT version_num FROM orchdb_version")).scalar() == HEAD
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_percent_sign_in_the_folder_of_the_package_is_only_a_character(tmp_pat
         ini=place / "alembic.ini",
     )
     assert run.returncode == 0, run.stderr
-    assert revision_of(tmp_path / "new.db") == "0008"
+    assert revision_of(tmp_path / "new.db") == HEAD
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_question_of_a_programs_makes_no_database_either(tmp_path: Path, monke
         command.current(configuration())
     assert list(tmp_path.iterdir()) == []
     command.upgrade(configuration(), "head")
-    assert revision_of(tmp_path / "typo.db") == "0008"
+    assert revision_of(tmp_path / "typo.db") == HEAD
 
 
 def test_a_database_in_memory_is_refused_and_makes_no_file(tmp_path: Path) -> None:
