@@ -93,10 +93,12 @@ def path_of_file(path: str | os.PathLike[str], parameter: str = "path") -> Path:
     """The path of a file that is no database to connect to.
 
     Raises:
-        InvalidValueError: It is meant as a URL.
+        InvalidValueError: It is neither text nor a path, or is meant as a URL.
     """
-    text = os.fspath(path)
-    if isinstance(text, str) and _meant_as_url(text) is not None:
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        _Source(parameter).refuse("must be text or a path")
+    if _meant_as_url(text) is not None:
         _Source(parameter).refuse("must be the path of a file, not a URL; write ./ before a name that begins like one")
     return Path(text)
 

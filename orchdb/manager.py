@@ -246,6 +246,7 @@ class DatabaseManager(Operations):
         """Make a consistent copy of the database while others go on writing: a new file, for its owner only.
 
         Raises:
+            InvalidValueError: It is no path, or is meant as a URL.
             OperationError: The file exists already, or cannot be written; or the database is on a server, which has
                 ``pg_dump`` for this.
         """
