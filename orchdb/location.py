@@ -81,8 +81,8 @@ def resolve(db_path: str | os.PathLike[str] | URL | None = None, parameter: str 
         parameter: What the caller knows it as.
 
     Raises:
-        InvalidValueError: The path is empty or holds a NUL, or what is meant as a URL is malformed or names an unknown
-            driver.
+        InvalidValueError: It is neither text nor a path, is empty or holds a NUL, or is meant as a URL and malformed
+            or for an unknown driver.
     """
     source = _Source(parameter)
     if db_path is None:
@@ -91,7 +91,7 @@ def resolve(db_path: str | os.PathLike[str] | URL | None = None, parameter: str 
         source = _Source(parameter, variable)
     if isinstance(db_path, URL):
         return _from_url(db_path, source, named=db_path.drivername)
-    path = os.fspath(db_path)
+    path = os.fspath(db_path) if isinstance(db_path, (str, os.PathLike)) else None
     if not isinstance(path, str):
         source.refuse("must be text, a path or a URL")
     scheme = _meant_as_url(path)
@@ -106,11 +106,13 @@ def path_of_file(path: str | os.PathLike[str], parameter: str = "path") -> Path:
     """The path of a file that is no database to connect to.
 
     Raises:
-        InvalidValueError: It is meant as a URL.
+        InvalidValueError: It is neither text nor a path, or is meant as a URL.
     """
-    text = os.fspath(path)
-    if isinstance(text, str) and (_meant_as_url(text) is not None or _is_pasted(text)):
-        _Source(parameter).refuse("is the path of a file, and no URL; with ./ before it it may begin like one")
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        _Source(parameter).refuse("must be text or a path")
+    if _meant_as_url(text) is not None or _is_pasted(text):
+        _Source(parameter).refuse("must be the path of a file, not a URL; write ./ before a name that begins like one")
     return Path(text)
 
 

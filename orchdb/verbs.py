@@ -11,7 +11,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence, Sized
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -76,7 +76,7 @@ class Verbs(ABC):
             prepared = statement.prepared(self.dialect)
             parameters: list[Parameters] = []
             for start in range(0, len(rows), _CHECKED_AT_A_TIME):
-                parameters.extend(prepared.many(rows[start : start + _CHECKED_AT_A_TIME]))
+                parameters += _checked(prepared, rows[start : start + _CHECKED_AT_A_TIME], start)
                 await asyncio.sleep(0)  # a large batch leaves the event loop to others now and then
             return await self._write_many(prepared, parameters) if parameters else []
 
@@ -146,6 +146,21 @@ class Verbs(ABC):
                 _log(operation, table, len(result) if isinstance(result, Sized) else 0, started)
             return result
         raise failure
+
+
+def _checked(prepared: Prepared, rows: Sequence[Values], first: int) -> list[Parameters]:
+    """The parameters of the rows; an error names the row that it is about, as the caller counts them."""
+    with suppress(OrchdbError):
+        return prepared.many(rows)
+    # That goes by columns; in which row the first mistake is, is only looked for where there is one.
+    parameters: list[Parameters] = []
+    for number, row in enumerate(rows, first):
+        try:
+            parameters += prepared.many([row])
+        except OrchdbError as error:
+            error.message = f"item {number}: {error.message}"
+            raise
+    return parameters
 
 
 @contextmanager

@@ -97,7 +97,10 @@ def test_the_sql_for_postgres_can_be_printed_and_run_by_hand(postgres_url: str) 
     ("url", "said"),
     [
         ("mysql://me:secret@host/name", "is not one of"),
-        ("postgresql://me:secret@127.0.0.1:1/name", "nothing was changed"),
+        (
+            "postgresql://me:secret@127.0.0.1:1/name",
+            "nothing was changed, there is no connection: nothing listens there",
+        ),
         ("README-is-no-database", "not a database"),
     ],
 )
@@ -108,6 +111,15 @@ def test_what_cannot_be_upgraded_is_said_in_one_line_without_a_password(tmp_path
     assert said in run.stdout + run.stderr
     assert "Traceback" not in run.stderr
     assert "secret" not in run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("misspelt", ["ulr=other.db", "other.db", "URL=other.db"])
+def test_a_misspelt_x_changes_no_other_database(tmp_path: Path, misspelt: str) -> None:
+    for words in (("upgrade", "head"), ("current",), ("upgrade", "head", "--sql")):
+        run = command_line("-x", misspelt, *words, cwd=tmp_path)
+        assert run.returncode != 0
+        assert "there is only -x url=" in run.stdout + run.stderr
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_the_sql_for_sqlite_cannot_be_printed(tmp_path: Path) -> None:

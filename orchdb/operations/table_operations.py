@@ -182,8 +182,10 @@ def checked_items(
     """The items of a bulk creation, each with all required names and no unknown one.
 
     Raises:
-        TypeError: An item is no mapping, or a name is missing or unknown.
+        TypeError: It is no list, an item is no mapping, or a name is missing or unknown.
     """
+    if not isinstance(items, Iterable):
+        raise TypeError(f"{operation}: must be given a list of mappings, not {type(items).__name__}")
     checked = list(items)
     required, allowed = frozenset(required), frozenset(allowed)
     for number, item in enumerate(checked):
