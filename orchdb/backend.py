@@ -113,6 +113,10 @@ class Backend(ABC):
         """Connect and prepare the schema; nothing stays open if it fails."""
 
     @abstractmethod
+    def send_away(self) -> None:
+        """Fail what waits behind the blocks that are still open, and are about to be ended."""
+
+    @abstractmethod
     async def close(self) -> None:
         """Close every connection."""
 

@@ -48,6 +48,7 @@ class Database(Verbs):
         self._make_backend = make_backend
         self._read_only = read_only
         self._lock_timeout = lock_timeout
+        self._close_timeout = lock_timeout + _CLOSE_SECONDS
         self._backend: Backend | None = None
         self._why_not = "connect() has not been called"
         self._lifecycle = asyncio.Lock()
@@ -100,12 +101,13 @@ class Database(Verbs):
             self._check_settled()
             try:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._settled.wait(), self._lock_timeout + _CLOSE_SECONDS)
+                    await asyncio.wait_for(self._settled.wait(), self._close_timeout)
             finally:
                 self._backend, self._why_not = None, "the manager is closed"
                 await to_the_end(self._end_all(backend))
 
     async def _end_all(self, backend: Backend) -> None:
+        backend.send_away()
         for block in [*self._blocks.values()]:  # a connection must not be closed under a statement
             await block.roll_back()
         await backend.close()

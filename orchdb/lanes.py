@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import select
+import socket
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from functools import cache
 from time import perf_counter
 from typing import Any
@@ -181,6 +183,8 @@ class AsyncpgLane(Lane):
 class PsycopgLane(Lane):
     """A lane of psycopg."""
 
+    _hung_up = False
+
     def closed(self) -> bool:
         return bool(self.driver.closed)
 
@@ -191,15 +195,40 @@ class PsycopgLane(Lane):
         descriptor: int = self.driver.fileno()
         return descriptor
 
+    @contextlib.contextmanager
+    def _in_time(self) -> Generator[None]:
+        """A block that fails if the server has gone silent."""
+        if self.timeout is None:
+            yield
+            return
+        timer = asyncio.get_running_loop().call_later(self.timeout, self._hang_up)
+        silent = False
+        try:
+            yield
+        except Exception:
+            if not self._hung_up:
+                raise
+            silent = True
+        finally:
+            timer.cancel()
+        if silent:
+            raise TimeoutError
+
+    def _hang_up(self) -> None:
+        # Not by cancelling the task, as asyncio.timeout does: where it is shielded that does nothing.
+        self._hung_up = True
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._socket())) as line:
+            line.shutdown(socket.SHUT_RDWR)
+
     async def set_autocommit(self, on: bool) -> None:
         await self.connection.execution_options(isolation_level="AUTOCOMMIT" if on else "READ COMMITTED")
 
     async def script(self, sql: str) -> None:
-        async with asyncio.timeout(self.timeout):
+        with self._in_time():
             await self.driver.execute(sql)
 
     async def run(self, prepared: Prepared, parameters: Parameters) -> Outcome:
-        async with asyncio.timeout(self.timeout):
+        with self._in_time():
             # In binary no setting of the session has a say in what a value looks like.
             cursor = await self.driver.execute(prepared.sql, parameters, binary=True)
         if not prepared.returns_rows:
@@ -226,10 +255,11 @@ class PsycopgLane(Lane):
         cursor = self.driver.cursor()
         if len(parameters) >= COPY_FROM_ROWS:
             table, columns = _target(prepared.sql)
-            reserved = await self._reserve(table, len(parameters), numbered=prepared.numbered)
-            if reserved is not None:
-                await _copy(cursor, table, columns, parameters, reserved)
-                return reserved
+            with self._in_time():
+                reserved = await self._reserve(table, len(parameters), numbered=prepared.numbered)
+                if reserved is not None:
+                    await _copy(cursor, table, columns, parameters, reserved)
+                    return reserved
         await cursor.executemany(prepared.sql, parameters, returning=prepared.returns_rows)
         if not prepared.returns_rows:
             _check_count(cursor.rowcount, len(parameters))

@@ -40,7 +40,10 @@ class Prepared:
         self.table = str(statement.table) if isinstance(statement, (Insert, Update, Delete)) else None
         """The table that it writes to."""
         positions = compiled.positiontup
-        names: list[str] = list(compiled.binds) if positions is None else list(positions)
+        places: list[str] = list(compiled.binds) if positions is None else list(positions)
+        names = list(dict.fromkeys(places))
+        # Where a value is bound in several places it is encoded once.
+        self._places = [names.index(name) for name in places] if len(places) > len(names) else None
         binds: list[Any] = [compiled.binds[name] for name in names]
         self._names = names
         self._named = positions is None
@@ -64,6 +67,8 @@ class Prepared:
         encoded = [values[name] if encode is None else encode(values[name]) for name, encode in self._encoders]
         if None in encoded:
             self._refuse_missing(encoded)
+        if self._places is not None:
+            return [encoded[place] for place in self._places]
         return dict(zip(self._names, encoded, strict=True)) if self._named else encoded
 
     def many(self, rows: Sequence[Mapping[str, Any]]) -> list[Parameters]:

@@ -162,6 +162,10 @@ class SqliteBackend(Backend):
         self._connections.append(await connection.start())
         return connection
 
+    def send_away(self) -> None:
+        if not self._read_only:
+            self._writer.send_away()
+
     async def close(self) -> None:
         if os.getpid() != self._process:
             return  # the threads of the connections are the parent's, and so is what they hold

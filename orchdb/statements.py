@@ -210,8 +210,9 @@ class TableStatements(Generic[Row]):
 
     def _prune(self, equal: tuple[str, ...], further: bool, bounded: bool) -> Statement[Row]:
         """Delete the rows before a time that are between two positions, as far as those are given."""
-        core = delete(self.table).where(*self._old(further), self._is_old(), *self._equal(equal))
-        return Statement(self.table, core.where(self._position() <= self._here("edge")) if bounded else core)
+        # Of two bounds at the top the engines search by the first: only the edge, which is before the time, is near.
+        reached = [self._position() <= self._here("edge"), *self._further(further)] if bounded else self._old(further)
+        return Statement(self.table, delete(self.table).where(*reached, self._is_old(), *self._equal(equal)))
 
     def _misplaced(self, equal: tuple[str, ...]) -> Statement[Any]:
         """The ids of rows before a time whose spelling stands behind it: ``limit`` of them, in any order."""
@@ -227,8 +228,10 @@ class TableStatements(Generic[Row]):
         return Statement(self.table, core)
 
     def _old(self, further: bool) -> list[ColumnElement[bool]]:
-        old = self.table.c.created_at < self._before()
-        return [old, self._position() > self._here("last")] if further else [old]
+        return [self.table.c.created_at < self._before(), *self._further(further)]
+
+    def _further(self, further: bool) -> list[ColumnElement[bool]]:
+        return [self._position() > self._here("last")] if further else []
 
     def _is_old(self) -> ColumnElement[bool]:
         return is_understood(self.table.c.created_at, "<", self._before(), strictly=True)

@@ -153,12 +153,16 @@ class Writer:
         self._busy = False
         self._wake()
 
-    def abandon(self) -> None:
-        """Fail everything that still waits: the connection is about to be closed."""
-        self.lane.close()
+    def send_away(self) -> None:
+        """Fail everything that still waits."""
         for entry in self._waiting:
             settle(entry.future, Failure(closed()))
         self._line.send_away(NotConnectedError, _CLOSED)
+
+    def abandon(self) -> None:
+        """Take nothing more: the connection is about to be closed."""
+        self.lane.close()
+        self.send_away()
 
     def _full(self) -> bool:
         return len(self._waiting) >= MAX_WAITING or bool(self._line)

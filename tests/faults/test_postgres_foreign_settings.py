@@ -12,6 +12,7 @@ from psycopg import sql
 from sqlalchemy import URL, make_url, text
 
 from orchdb import DatabaseManager, InvalidValueError
+from orchdb.models import SystemLog
 from tests.faults.postgres_sessions import plain
 
 DRIVERS = ("asyncpg", "psycopg")
@@ -206,6 +207,7 @@ async def test_times_that_no_datetime_can_be_are_shown_and_keep_their_place(url:
         assert [row["message"] for row in rows] == FAR
         shown = [row["created_at"] for row in rows]
         assert json.loads(json.dumps(rows)) == rows
+        assert [SystemLog.model_validate(row).model_dump(mode="json") for row in rows] == rows
         assert shown[0] == "-infinity"
         assert shown[2] == "0044-03-15T12:00:00.000000Z BC"
         assert shown[3:6] == ["0001-01-01T00:00:00.000000", "2026-01-01T00:00:00.000000", TIMES[-1]]
