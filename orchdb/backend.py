@@ -112,9 +112,9 @@ class Backend(ABC):
     async def open(self) -> None:
         """Connect and prepare the schema; nothing stays open if it fails."""
 
-    @abstractmethod
     def send_away(self) -> None:
-        """Fail what waits behind the blocks that are still open, and are about to be ended."""
+        """Fail what waits behind the blocks that are still open, and are about to be ended: where all have one queue."""
+        return
 
     @abstractmethod
     async def close(self) -> None:
