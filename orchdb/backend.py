@@ -14,6 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchdb.prepared import Parameters, Prepared
 
 Durability = Literal["normal", "full"]
+Step = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
+"""What a caller's own statement in a transaction goes through."""
+BROKEN = "the transaction was rolled back by an earlier failure"
 
 
 class Outcome(NamedTuple):
@@ -56,7 +59,7 @@ class BackendTransaction(ABC):
     first_savepoint: str | None = None
 
     @abstractmethod
-    def caller_connection(self, step: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]) -> AsyncConnection:
+    def caller_connection(self, step: Step) -> AsyncConnection:
         """The connection for a caller's own statements, each of which goes through ``step``."""
 
     @abstractmethod
@@ -109,9 +112,9 @@ class Backend(ABC):
     async def open(self) -> None:
         """Connect and prepare the schema; nothing stays open if it fails."""
 
-    @abstractmethod
     def send_away(self) -> None:
-        """Fail what waits behind the blocks that are still open, and are about to be ended."""
+        """Fail what waits behind the blocks that are still open, and are about to be ended: where all have one queue."""
+        return
 
     @abstractmethod
     async def close(self) -> None:

@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchdb.backend import BackendTransaction, Outcome
+from orchdb.backend import BROKEN, BackendTransaction, Outcome
 from orchdb.errors import NotConnectedError, OperationError, OrchdbError, translate
 from orchdb.prepared import Parameters, Prepared
 from orchdb.shielding import to_the_end
@@ -33,8 +33,6 @@ from orchdb.turns import ENDED, Turn, Turns
 Result = TypeVar("Result")
 Call = Callable[[Sequence[str]], Awaitable[Result]]
 """One step: given the statements that set its savepoint, which it runs first."""
-
-_BROKEN = "the transaction was rolled back by an earlier failure"
 
 
 class Scope:
@@ -190,7 +188,7 @@ class Block:
         removal: Callable[[], Awaitable[None]] | None = None
         while True:
             if self._broken:
-                raise OperationError(_BROKEN)
+                raise OperationError(BROKEN)
             try:
                 result = await call(self._renewed(scope))
             except BaseException as error:
@@ -263,7 +261,7 @@ class Block:
             raise
         self._leave(part).changed = True
         if self._broken:
-            raise OperationError(_BROKEN)
+            raise OperationError(BROKEN)
 
     async def _undo_part(self, part: Scope, turn: asyncio.Future[None]) -> None:
         await turn
@@ -298,7 +296,7 @@ class Block:
         try:
             if self._broken:
                 await self.transaction.rollback()
-                raise OperationError(_BROKEN)
+                raise OperationError(BROKEN)
             await self.transaction.commit()
         finally:
             self._over.set()

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncResult
 from sqlalchemy.ext.asyncio.base import asyncstartablecontext
 
+from orchdb.backend import Step
 from orchdb.errors import OperationError
 from orchdb.shielding import to_the_end
 
@@ -95,9 +96,6 @@ class SharedConnection(_BufferedConnection):
 
 def _refused() -> NoReturn:
     raise OperationError("db.transaction() begins and ends the transaction of tx.conn")
-
-
-Step = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 
 
 class _PartOfTransaction(_BufferedConnection):

@@ -72,9 +72,9 @@ class Connection(sqlite3.Connection):
         """Notice the triggers that statements meet from here on."""
         self.set_authorizer(self.foreign_triggers.authorize)
 
-    def ask(self, question: str) -> list[Any]:
-        """The rows of a statement."""
-        cursor = self.execute(question)
+    def ask(self, question: str, *values: Any) -> list[Any]:
+        """The rows of a statement; a cursor that is not closed holds a lock."""
+        cursor = self.execute(question, values)
         try:
             return cursor.fetchall()
         finally:

@@ -20,6 +20,7 @@ from orchdb.errors import (
     OrchdbError,
     sqlite_errorname,
 )
+from orchdb.foreign_triggers import Connection
 from orchdb.prepared import Parameters, Prepared
 from orchdb.tables import TRIGGERS, metadata
 
@@ -27,9 +28,7 @@ _OURS = TRIGGERS | {*metadata.tables} | {index.name for table in metadata.tables
 _NAMES = re.compile(r'"([^"]+)"')
 
 
-def explained(
-    error: Exception, prepared: Prepared, rows: Sequence[Parameters], connection: sqlite3.Connection
-) -> Exception:
+def explained(error: Exception, prepared: Prepared, rows: Sequence[Parameters], connection: Connection) -> Exception:
     """The error that says what of the file's schema refused the write; SQLite's own where that says it."""
     name = sqlite_errorname(error)
     if prepared.table is None or name not in _EXPLANATIONS:
@@ -45,7 +44,7 @@ def explained(
     return found
 
 
-def skipped(prepared: Prepared, connection: sqlite3.Connection) -> ConstraintError:
+def skipped(prepared: Prepared, connection: Connection) -> ConstraintError:
     """The error for a row that is not there although nothing failed: ``RAISE(IGNORE)``."""
     refused = _Refused(prepared, prepared.table or "", (), connection)
     return ConstraintError(f"{refused.triggers('ignore')} skipped the row: it was not written")
@@ -64,22 +63,12 @@ class _ForeignKey:
 class _Refused:
     """A statement that was refused, and the schema of its file."""
 
-    def __init__(
-        self, prepared: Prepared, table: str, rows: Sequence[Parameters], connection: sqlite3.Connection
-    ) -> None:
+    def __init__(self, prepared: Prepared, table: str, rows: Sequence[Parameters], connection: Connection) -> None:
         self.prepared = prepared
         self.table = table
         self.rows = rows
-        self._connection = connection
+        self._ask = connection.ask
         self._deletes = prepared.sql.startswith("DELETE")
-
-    def ask(self, question: str, *values: Any) -> list[Any]:
-        """The rows of a query."""
-        cursor = self._connection.execute(question, values)
-        try:
-            return cursor.fetchall()
-        finally:
-            cursor.close()
 
     # -- foreign keys ------------------------------------------------------------------------------------------------
 
@@ -110,7 +99,7 @@ class _Refused:
                 if None in values or (number, *values) in present:
                     continue
                 condition = " AND ".join(f"{_quoted(name)} = ?" for name in key.keys)
-                if self.ask(f"SELECT 1 FROM {_quoted(key.parent)} WHERE {condition} LIMIT 1", *values):  # noqa: S608
+                if self._ask(f"SELECT 1 FROM {_quoted(key.parent)} WHERE {condition} LIMIT 1", *values):  # noqa: S608
                     present.add((number, *values))
                 else:
                     missing += key.columns
@@ -136,14 +125,14 @@ class _Refused:
                 children = f"{_quoted(key.table)} WHERE ({columns}) IN (SELECT {wanted} FROM {rows})"  # noqa: S608
                 if action == "CASCADE":
                     waiting.append((key.table, children))
-                elif self.ask(f"SELECT 1 FROM {children} LIMIT 1", *values):  # noqa: S608
+                elif self._ask(f"SELECT 1 FROM {children} LIMIT 1", *values):  # noqa: S608
                     return key
         return None
 
     def _foreign_keys(self, condition: str, name: str) -> list[_ForeignKey]:
         """The foreign keys of a table, or those that refer to it, in the order of their declaration."""
         found: dict[tuple[str, int], _ForeignKey] = {}
-        for table, number, parent, column, key, on_update, on_delete in self.ask(
+        for table, number, parent, column, key, on_update, on_delete in self._ask(
             'SELECT m.name, f.id, f."table", f."from", f."to", f.on_update, f.on_delete '  # noqa: S608
             f"FROM sqlite_master m, pragma_foreign_key_list(m.name) f WHERE m.type = 'table' AND {condition} "
             "ORDER BY m.name, f.id DESC, f.seq",
@@ -156,7 +145,7 @@ class _Refused:
         return list(found.values())
 
     def _primary_key(self, table: str) -> list[str]:
-        return [name for (name,) in self.ask("SELECT name FROM pragma_table_info(?) WHERE pk ORDER BY pk", table)]
+        return [name for (name,) in self._ask("SELECT name FROM pragma_table_info(?) WHERE pk ORDER BY pk", table)]
 
     # -- triggers and other parts of the schema ----------------------------------------------------------------------
 
@@ -173,7 +162,7 @@ class _Refused:
     def not_run(self, _message: str) -> OrchdbError | None:
         """What of the schema keeps the statement from running: it is compiled once more, alone."""
         try:
-            self.ask(f"EXPLAIN {self.prepared.sql}", *self.rows[0])
+            self._ask(f"EXPLAIN {self.prepared.sql}", *self.rows[0])
         except sqlite3.Error as error:  # its text holds names: values come later
             reason = str(error)
         else:
@@ -202,7 +191,7 @@ class _Refused:
         return f"the trigger {chosen[0]}" if len(chosen) == 1 else f"one of the triggers {', '.join(chosen)}"
 
     def _foreign_triggers(self, *, everywhere: bool = False) -> list[tuple[str, str]]:
-        found = self.ask(
+        found = self._ask(
             "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND (? OR tbl_name = ? COLLATE NOCASE)",
             everywhere,
             self.table,
@@ -211,7 +200,7 @@ class _Refused:
 
     def _that_name(self, names: Sequence[str]) -> list[str]:
         """What of other programs has a statement with one of the names, or is a table of that name."""
-        found = self.ask("SELECT type, name, lower(sql) FROM sqlite_master WHERE sql IS NOT NULL")
+        found = self._ask("SELECT type, name, lower(sql) FROM sqlite_master WHERE sql IS NOT NULL")
         word = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names))
         return [
             f"the {kind} {name}"

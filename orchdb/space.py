@@ -6,11 +6,11 @@ moves goes through the WAL, so a step is short, and none is made while much of t
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from orchdb.clocks import pause, steady
+from orchdb.foreign_triggers import Connection
 from orchdb.work import Work
 
 _PAGES_AT_A_TIME = 250
@@ -24,7 +24,7 @@ Run = Callable[[Work], Awaitable[Any]]
 class FreePages(Work):
     """How many pages could be given back."""
 
-    def __call__(self, connection: sqlite3.Connection) -> int:
+    def __call__(self, connection: Connection) -> int:
         if _value(connection, "auto_vacuum") != _INCREMENTAL:
             return 0
         return _value(connection, "freelist_count")
@@ -35,7 +35,7 @@ class GiveBack(Work):
 
     several = True
 
-    def __call__(self, connection: sqlite3.Connection) -> None:
+    def __call__(self, connection: Connection) -> None:
         for _ in range(min(_PAGES_AT_A_TIME, _value(connection, "freelist_count"))):
             # The driver ends the statement after the first page, however many it asks for.
             connection.execute("PRAGMA incremental_vacuum(1)").close()
@@ -44,12 +44,10 @@ class GiveBack(Work):
 class Checkpoint(Work):
     """How many bytes of the WAL could not be written to the file, because somebody still reads what was there."""
 
-    def __call__(self, connection: sqlite3.Connection) -> int:
+    def __call__(self, connection: Connection) -> int:
         if connection.in_transaction:  # of a caller's: the next look will do
             return 0
-        cursor = connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        _, frames, written = cursor.fetchone()
-        cursor.close()
+        ((_, frames, written),) = connection.ask("PRAGMA wal_checkpoint(PASSIVE)")
         waiting: int = (frames - written) * _value(connection, "page_size")
         return waiting
 
@@ -77,8 +75,6 @@ async def give_back(read: Run, write: Run, now: Run, patience: float) -> None:
         await now(Checkpoint())  # only with it the file becomes shorter
 
 
-def _value(connection: sqlite3.Connection, name: str) -> int:
-    cursor = connection.execute(f"PRAGMA {name}")
-    value: int = cursor.fetchone()[0]
-    cursor.close()
+def _value(connection: Connection, name: str) -> int:
+    value: int = connection.ask(f"PRAGMA {name}")[0][0]
     return value

@@ -1,8 +1,8 @@
 """SQLite: the two engines, and how statements reach them.
 
-No function here opens, reads or copies a database
-file that exists: closing any descriptor of it would drop the locks of this whole process, and other processes would
-overwrite rows that were acknowledged. A file is known by ``stat`` and by what SQLite says of it.
+No function here opens, reads or copies a database file that exists: closing any descriptor of it would drop the locks
+of this whole process, and other processes would overwrite rows that were acknowledged. A file is known by ``stat`` and
+by what SQLite says of it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import sqlite3
 from collections.abc import Awaitable, Sequence
 from functools import partial
@@ -22,9 +21,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb import versions
-from orchdb.backend import Backend, BackendTransaction, Durability, Horizon, Outcome
+from orchdb.backend import BROKEN, Backend, BackendTransaction, Durability, Horizon, Outcome
 from orchdb.backup import back_up, backed_up_beside
-from orchdb.clocks import pause, steady
 from orchdb.connections import ShieldedConnection
 from orchdb.errors import OperationError, sqlite_code
 from orchdb.files import (
@@ -54,10 +52,10 @@ from orchdb.sqlite_settings import (
     engine,
     migration_engine,
 )
-from orchdb.sqlite_transaction import ENDED, SqliteTransaction
+from orchdb.sqlite_transaction import SqliteTransaction
 from orchdb.statements import newest_id
 from orchdb.waiting import until_free
-from orchdb.writer import RETRY_SECONDS, Lane, Writer, locked
+from orchdb.writer import Lane, Writer, locked
 
 READERS = 4
 
@@ -232,21 +230,22 @@ class SqliteBackend(Backend):
         return SqliteTransaction(self._writer, self._write_engine, self._watch)
 
     async def _begin(self, connection: AsyncConnection) -> None:
-        """Take the write lock: short tries, with pauses in which the caller can be cancelled."""
-        deadline = steady() + self._lock_timeout
-        while True:
-            try:
-                await to_the_end(connection.begin())
-                return
-            except DBAPIError as error:
-                if sqlite_code(error) != "SQLITE_BUSY":
-                    raise
-            except asyncio.CancelledError:
-                await to_the_end(connection.rollback())
+        """Take the write lock."""
+        try:
+            await until_free(lambda: _take_lock(connection), self._lock_timeout, _is_locked)
+            return
+        except DBAPIError as error:
+            if not _is_locked(error):
                 raise
-            if steady() >= deadline:
-                raise locked()
-            await pause(random.uniform(*RETRY_SECONDS))  # noqa: S311  # a pause, not a secret
+        raise locked()
+
+
+async def _take_lock(connection: AsyncConnection) -> None:
+    try:
+        await to_the_end(connection.begin())
+    except asyncio.CancelledError:
+        await to_the_end(connection.rollback())
+        raise
 
 
 async def _lane(connection: AsyncConnection) -> Lane:
@@ -261,4 +260,4 @@ def _refuse_after_the_end(connection: Connection, *_: object) -> None:
     """Without BEGIN a statement of the caller's would be committed by itself: a full disk, say, ends a transaction."""
     driver: Any = connection.connection.driver_connection
     if connection.in_transaction() and not driver.in_transaction:
-        raise OperationError(ENDED)
+        raise OperationError(BROKEN)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from orchdb.backend import BackendTransaction, Outcome
+from orchdb.backend import BROKEN, BackendTransaction, Outcome, Step
 from orchdb.connections import part_of_transaction
 from orchdb.errors import OperationError
 from orchdb.files import Watch
@@ -18,8 +18,6 @@ from orchdb.prepared import Parameters, Prepared
 from orchdb.shielding import to_the_end
 from orchdb.work import Work
 from orchdb.writer import Writer
-
-ENDED = "the transaction was rolled back by an earlier failure"
 
 
 class Script(Work):
@@ -45,7 +43,7 @@ class InTransaction(Work):
 
     def __call__(self, connection: Connection) -> Any:
         if not connection.in_transaction:
-            raise OperationError(ENDED)
+            raise OperationError(BROKEN)
         self._before(connection)
         return self._work(connection)
 
@@ -77,7 +75,7 @@ class SqliteTransaction(BackendTransaction):
         self._lane = writer.lane
         self._watch = watch
 
-    def caller_connection(self, step: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]) -> AsyncConnection:
+    def caller_connection(self, step: Step) -> AsyncConnection:
         return part_of_transaction(self._engine, self._lane.connection, step, shielded=True)
 
     async def run(self, prepared: Prepared, parameters: Parameters, before: Sequence[str] = ()) -> Outcome:

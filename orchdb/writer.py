@@ -34,11 +34,11 @@ from orchdb.files import Watch
 from orchdb.foreign_triggers import Connection
 from orchdb.line import Line
 from orchdb.shielding import to_the_end
+from orchdb.waiting import PAUSE_SECONDS
 from orchdb.work import Failure, Work, attempt
 
 MAX_WAITING = 10_000
 MAX_BATCH = 500
-RETRY_SECONDS = (0.001, 0.020)
 CHECKPOINT_PAGES = 1000
 _SHARED_BY = 16
 _CHECKPOINT_PAGES_SHARED = 250
@@ -241,7 +241,7 @@ class Writer:
         if again:
             self._waiting.extendleft(reversed(again))
             self._drop_the_dead()
-            call_later(self._loop, random.uniform(*RETRY_SECONDS), self._start)  # noqa: S311  # a pause, not a secret
+            call_later(self._loop, random.uniform(*PAUSE_SECONDS), self._start)  # noqa: S311  # a pause, not a secret
             return
         self._busy = False
         self._wake()
