@@ -273,13 +273,27 @@ async def _connect(settings: PostgresSettings, connection: AsyncConnection) -> A
         OperationError: The server cannot be reached or refuses; the message says where and why.
     """
     failure: OperationError
+    opening = asyncio.ensure_future(connection.start())
     try:
-        # To the end, which connect_timeout bounds: a connection that is cut off while it is made would leak.
-        return await to_the_end(connection.start())
+        return await asyncio.shield(opening)
     except asyncio.CancelledError:
-        if connection.sync_connection is not None:
-            await to_the_end(connection.close())
+        # Cut off while it is made it would leak; the caller does not wait for that.
+        ending = asyncio.ensure_future(_end_when_open(opening, connection))
+        _endings.add(ending)
+        ending.add_done_callback(_endings.discard)
         raise
     except Exception as error:
         failure = not_connected(error, settings.place)
     raise failure
+
+
+_endings: set[asyncio.Future[None]] = set()
+
+
+async def _end_when_open(opening: asyncio.Future[AsyncConnection], connection: AsyncConnection) -> None:
+    try:
+        await opening
+    except Exception:  # whoever wanted it has gone
+        return
+    await connection.invalidate()
+    await connection.close()

@@ -10,10 +10,15 @@ Result = TypeVar("Result")
 
 
 class _Work(asyncio.Task[Result]):
-    """A task that cannot be cancelled: a shutdown that cancels every task of the loop would break it off half-way."""
+    """A task that nobody can cancel: a shutdown that cancels every task of the loop would break it off half-way.
+
+    But for a time-out inside it, such as a driver's for a server that has gone silent: that is called by the loop itself,
+    and not by a task or from outside the loop.
+    """
 
     def cancel(self, msg: object = None) -> bool:
-        return False
+        by_the_loop = self.get_loop().is_running() and asyncio.current_task(self.get_loop()) is None
+        return super().cancel(msg) if by_the_loop else False
 
 
 async def _waited_for(awaitable: Awaitable[Result]) -> Result:
