@@ -266,6 +266,10 @@ async def _open_lane(settings: PostgresSettings, engine: AsyncEngine) -> Lane:
     return lane
 
 
+_endings: set[asyncio.Future[None]] = set()
+"""Connections that nobody waits for any more, until they are closed."""
+
+
 async def _connect(settings: PostgresSettings, connection: AsyncConnection) -> AsyncConnection:
     """The connection, open.
 
@@ -285,9 +289,6 @@ async def _connect(settings: PostgresSettings, connection: AsyncConnection) -> A
     except Exception as error:
         failure = not_connected(error, settings.place)
     raise failure
-
-
-_endings: set[asyncio.Future[None]] = set()
 
 
 async def _end_when_open(opening: asyncio.Future[AsyncConnection], connection: AsyncConnection) -> None:

@@ -12,8 +12,8 @@ Result = TypeVar("Result")
 class _Work(asyncio.Task[Result]):
     """A task that nobody can cancel: a shutdown that cancels every task of the loop would break it off half-way.
 
-    But for a time-out inside it, such as a driver's for a server that has gone silent: that is called by the loop itself,
-    and not by a task or from outside the loop.
+    But for a time-out inside it, such as a driver's for a server that has gone silent: the loop itself calls that, not a
+    task, and nobody from outside the loop.
     """
 
     def cancel(self, msg: object = None) -> bool:
