@@ -76,6 +76,10 @@ class BackendTransaction(ABC):
     async def script(self, statements: Sequence[str]) -> None:
         """Run statements about savepoints, to the end if the caller is cancelled."""
 
+    def removal(self, prepared: Prepared, error: Exception) -> Callable[[], Awaitable[None]] | None:
+        """What takes away the reason for which a statement failed, where that is possible: it can then be run again."""
+        return None
+
     @abstractmethod
     def interrupt(self) -> bool:
         """Stop what is running, for the transaction is about to be undone.

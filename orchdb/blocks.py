@@ -81,11 +81,13 @@ class Scope:
     async def run(self, prepared: Prepared, parameters: Parameters) -> Outcome:
         """Run one statement; if it raises, only the statement is undone."""
         call = partial(self._block.transaction.run, prepared, parameters)
-        return await self._block.step(self, call, changes=prepared.is_insert or not prepared.returns_rows)
+        changes = prepared.is_insert or not prepared.returns_rows
+        return await self._block.step(self, call, changes=changes, prepared=prepared)
 
     async def run_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
         """Insert many rows, all or none; their ids where the database gives them."""
-        return await self._block.step(self, partial(self._block.transaction.run_many, prepared, parameters))
+        call = partial(self._block.transaction.run_many, prepared, parameters)
+        return await self._block.step(self, call, prepared=prepared)
 
     async def begin_part(self) -> Scope:
         """Begin a part that can be undone alone."""
@@ -142,8 +144,16 @@ class Block:
 
         return await self.step(scope, call)
 
-    async def step(self, scope: Scope, call: Call[Result], *, changes: bool = True) -> Result:
+    async def step(
+        self, scope: Scope, call: Call[Result], *, changes: bool = True, prepared: Prepared | None = None
+    ) -> Result:
         """Run one call of the current task in the scope, when it is its turn; undo it if it raises.
+
+        Args:
+            scope: Where it is made.
+            call: What to run.
+            changes: Whether it may change something.
+            prepared: Its statement, if it is one of orchdb's.
 
         Raises:
             NotConnectedError: The scope has ended, or was ended while the call was under way.
@@ -153,7 +163,7 @@ class Block:
         try:
             await self._turns.take(turn)
             try:
-                result = await self._undone_if_it_raises(turn, call, changes=changes)
+                result = await self._run(turn, call, changes=changes, prepared=prepared)
             finally:
                 self._turns.give()
         except BaseException as error:
@@ -164,18 +174,34 @@ class Block:
                 return result
         raise turn.broken_off()
 
-    async def _undone_if_it_raises(self, turn: Turn, call: Call[Result], *, changes: bool) -> Result:
-        if self._broken:
-            raise OperationError(_BROKEN)
+    async def _run(self, turn: Turn, call: Call[Result], *, changes: bool, prepared: Prepared | None) -> Result:
         scope = self._scopes[-1]  # whoever has the turn belongs to the innermost part
+        removal: Callable[[], Awaitable[None]] | None = None
+        while True:
+            if self._broken:
+                raise OperationError(_BROKEN)
+            try:
+                result = await call(self._renewed(scope))
+            except BaseException as error:
+                if not turn.stopped:  # else the whole block is about to be undone
+                    await to_the_end(self._undo(scope))
+                if removal is not None or prepared is None or not isinstance(error, Exception):
+                    raise
+                removal = self.transaction.removal(prepared, error)
+                if removal is None:
+                    raise
+            else:
+                scope.changed = scope.changed or changes
+                return result
+            # Outside the except block: a failure of its own must not carry the driver's, which holds the values.
+            await self._remove(scope, removal)
+
+    async def _remove(self, scope: Scope, removal: Callable[[], Awaitable[None]]) -> None:
         try:
-            result = await call(self._renewed(scope))
+            await removal()
         except BaseException:
-            if not turn.stopped:  # else the whole block is about to be undone
-                await to_the_end(self._undo(scope))
+            await to_the_end(self._undo(scope))
             raise
-        scope.changed = scope.changed or changes
-        return result
 
     def _renewed(self, scope: Scope) -> list[str]:
         """What sets a savepoint behind all that has been kept."""

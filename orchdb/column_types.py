@@ -17,7 +17,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import REAL, TypeDecorator, TypeEngine
 
-from orchdb import json_values, values
+from orchdb import json_values, postgres_times, spellings, values
 
 
 class Processor(Protocol):
@@ -31,11 +31,16 @@ def _is_sqlite(dialect: Dialect) -> bool:
 
 
 class CheckedType(TypeDecorator[Any]):
-    """A column type whose values pass a check that can name the column, ``table.column``."""
+    """A column type whose values pass a check that can name the column, ``table.column``.
+
+    Attributes:
+        plain: The type and the range of stored values that need no result processor.
+    """
 
     impl: TypeEngine[Any] | type[TypeEngine[Any]] = Text
     place = "value"
     required = False
+    plain: tuple[type, float, float] | None = None
     on_sqlite: TypeEngine[Any] = Text()
     on_postgres: TypeEngine[Any] = Text()
 
@@ -171,17 +176,37 @@ class Timestamp(CheckedType):
         return values.stored_time if _is_sqlite(dialect) else values.moment
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
-        return values.read_time
+        return spellings.read_time
 
 
 class StoredTime(Timestamp):
-    """A time as it is stored, for a position that was read and is given back."""
+    """A time as it is stored, for a position that was read and is given back; NULL if that cannot be exact."""
 
     def bind_processor(self, dialect: Dialect) -> Processor | None:
-        return None
+        return spellings.exactly if _is_sqlite(dialect) else None
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
         return None
+
+
+class CursorTime(Timestamp):
+    """The time in a cursor, which may be any that another program wrote.
+
+    On SQLite any text, and on Postgres also one that no ``datetime`` can be.
+    """
+
+    def bind_processor(self, dialect: Dialect) -> Processor | None:
+        return None if _is_sqlite(dialect) else super().bind_processor(dialect)
+
+    def check(self, dialect: Dialect) -> Callable[..., Any]:
+        return postgres_times.position
+
+
+class CursorIdentifier(LookedUpIdentifier):
+    """The id in a cursor; on SQLite also a BLOB."""
+
+    def bind_processor(self, dialect: Dialect) -> Processor | None:
+        return None if _is_sqlite(dialect) else super().bind_processor(dialect)
 
 
 class JsonDocument(CheckedType):
@@ -199,7 +224,7 @@ class JsonDocument(CheckedType):
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
         # The Postgres drivers decode jsonb themselves; decoding a JSON string a second time would be wrong.
-        return values.read_json if _is_sqlite(dialect) else None
+        return spellings.read_json if _is_sqlite(dialect) else None
 
 
 class JsonObjectDocument(JsonDocument):
@@ -212,6 +237,7 @@ class JsonObjectDocument(JsonDocument):
 class Cost(CheckedType):
     """US dollars."""
 
+    plain = (float, -spellings.LARGEST, spellings.LARGEST)
     impl = Double
     on_sqlite = REAL()
     on_postgres = Double()
@@ -219,16 +245,23 @@ class Cost(CheckedType):
     def check(self, dialect: Dialect) -> Callable[..., Any]:
         return values.cost
 
+    def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
+        return spellings.read_cost
+
 
 class Count(CheckedType):
     """A whole number from 0."""
 
+    plain = (int, -values.MAX_INTEGER - 1, values.MAX_INTEGER)
     impl = BigInteger
     on_sqlite = Integer()
     on_postgres = BigInteger()
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
         return values.count
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
+        return spellings.read_count if _is_sqlite(dialect) else None
 
 
 class total(FunctionElement[Any]):  # noqa: N801  # an SQL function
@@ -269,8 +302,9 @@ def _total(element: total, compiler: SQLCompiler, **options: Any) -> str:
     added = f"coalesce({column}, 0) + {value}"
     if not isinstance(element.type, Cost):
         return added
+    # From 2**23 on there is nothing left to round.
     if _is_sqlite(compiler.dialect):
-        # SQLite rounds by way of text, not to the last digit; from 2**23 on there is nothing left to round.
+        # SQLite rounds by way of text, not to the last digit.
         return f"CASE WHEN abs({added}) < 8388608.0 THEN round({added}, 9) ELSE {added} END"
-    # By way of text, because a cast of a double to numeric keeps only 15 digits.
-    return f"CAST(round(CAST(CAST({added} AS text) AS numeric), 9) AS double precision)"
+    # Postgres can only round a numeric so, and what it makes of a double depends on extra_float_digits.
+    return f"CASE WHEN abs({added}) < 8388608.0 THEN round(({added}) * 1e9) / 1e9 ELSE {added} END"

@@ -1,8 +1,8 @@
 """Keyset cursors: where a page ended, as an opaque text.
 
-There is one kind, the same for every list: the table, the ``created_at`` and the ``id`` of the last row seen. It is a
-position and nothing else: the list it is given to applies its own filters, so that a made-up cursor reads nothing that
-the list would not have shown anyway.
+There is one kind, the same for every list: the table, the ``created_at`` and the ``id`` of the last row seen, and where
+something else is stored than is shown, that too. It is a position and nothing else: the list it is given to applies its
+own filters, so that a made-up cursor reads nothing that the list would not have shown anyway.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import orjson
 
 from orchdb.errors import InvalidValueError
 from orchdb.rows import AgentLogRow, AgentRow, OrchestratorAgentRow, PromptRow, SystemLogRow
+from orchdb.spellings import AsStored, TextBytes, exactly, one_form
+from orchdb.values import MAX_INTEGER
 
 AnyRow = OrchestratorAgentRow | AgentRow | PromptRow | AgentLogRow | SystemLogRow
 
@@ -26,12 +28,18 @@ def cursor_of(row: AnyRow) -> str:
     Args:
         row: A row that a list returned, usually the last of a page.
     """
-    position = [_table_of(row), row["created_at"], row["id"]]
+    table = _table_of(row)
+    created_at: str = row["created_at"]
+    key: str | int = row["id"]
+    position: list[object] = [table, created_at, key]
+    if isinstance(created_at, AsStored) or isinstance(key, AsStored) or one_form(created_at) is None:
+        shown_for = created_at if isinstance(created_at, AsStored) else None
+        position += [_portable(exactly(shown_for)), _portable(key.stored if isinstance(key, AsStored) else None)]
     return base64.urlsafe_b64encode(orjson.dumps(position)).decode()
 
 
-def position(cursor: Any, table: str) -> tuple[str, str | int]:
-    """The ``(created_at, id)`` that a cursor of this table holds.
+def position(cursor: Any, table: str) -> dict[str, Any]:
+    """The values of the position that a cursor of this table holds, as a page is asked for them.
 
     Raises:
         InvalidValueError: The text is no cursor, or one of another table.
@@ -39,10 +47,34 @@ def position(cursor: Any, table: str) -> tuple[str, str | int]:
     kind = int if table.endswith("_logs") else str
     with contextlib.suppress(AttributeError, TypeError, ValueError):
         content = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
-        owner, created_at, row_id = orjson.loads(content)
-        if owner == table and isinstance(created_at, str) and type(row_id) is kind:
-            return created_at, row_id
+        owner, created_at, key, *stored = orjson.loads(content)
+        time, other_key = map(_stored, stored or (None, None))
+        is_time = isinstance(created_at, str) and (bool(stored) or one_form(created_at) is not None)
+        is_id = type(key) is kind and (isinstance(key, str) or -MAX_INTEGER <= key + 1 <= MAX_INTEGER + 1)
+        if owner == table and is_time and is_id:
+            is_text = isinstance(other_key, TextBytes)
+            return {
+                "after_time": created_at,
+                "after_stored": time,
+                "after_id": key if is_text else other_key or key,
+                "after_id_bytes": other_key if is_text else None,
+            }
     raise InvalidValueError(f"after: is not a cursor of {table}", column="after")
+
+
+def _portable(stored: str | bytes | None) -> object:
+    """What is stored as JSON: text, or what kind of bytes they are and the bytes."""
+    if not isinstance(stored, bytes):
+        return stored
+    return [isinstance(stored, TextBytes), base64.b64encode(stored).decode()]
+
+
+def _stored(portable: Any) -> str | bytes | None:
+    if portable is None or isinstance(portable, str):
+        return portable
+    is_text, encoded = portable
+    content = base64.b64decode(encoded, validate=True)
+    return TextBytes(content) if is_text else content
 
 
 def _table_of(row: Mapping[str, Any]) -> str:

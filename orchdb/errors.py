@@ -10,8 +10,7 @@ import asyncio
 import re
 import socket
 import sqlite3
-import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 
 class OrchdbError(Exception):
@@ -147,6 +146,7 @@ _SQLSTATES: dict[str, tuple[type[OrchdbError], str]] = {
     "08": (ConnectionLostError, "the connection to the server was lost"),
     "22": (InvalidValueError, "a value that its column cannot hold"),
     "P0": (InvalidValueError, "a trigger of another program refuses it"),
+    "22P05": (InvalidValueError, "a character that the encoding of the database cannot hold"),
 }
 
 
@@ -198,15 +198,18 @@ def sqlstate(error: BaseException) -> str:
     return next((state for cause in _chain(error) if (state := _text(cause, "sqlstate")) is not None), "")
 
 
-def not_connected(error: BaseException, place: str) -> OperationError:
-    """The error for a connection that could not be made: nothing was lost, for nothing was begun."""
-    failure = translate(error, "connect", None)
-    reason = failure.message
-    if failure.code is None:
-        causes = list(_chain(error))
-        known = (text for kind, text in _UNREACHABLE if any(isinstance(cause, kind) for cause in causes))
-        reason = next(known, _said_by_libpq(causes) or reason)
-    return OperationError(f"no connection to {place}: {reason}", code=failure.code)
+def why_not_connected(error: BaseException) -> str:
+    """What the server, the driver or TLS said when a connection was refused: they name no password.
+
+    Only where there is nothing of that, it is told by the kind of the failure.
+    """
+    if isinstance(error, OrchdbError):
+        return error.message
+    causes = list(_chain(error))
+    known = (text for kind, text in _UNREACHABLE if any(isinstance(cause, kind) for cause in causes))
+    said = (str(cause) for cause in causes if _speaks(cause))
+    words = " ".join(next(known, next(said, "")).split())
+    return words[:_LONGEST_REASON] or translate(error, "connect", None).message
 
 
 def _from_sqlite(error: BaseException, name: str, operation: str, table: str | None) -> OrchdbError:
@@ -277,20 +280,20 @@ def _from_type(error: BaseException) -> OrchdbError:
     return OperationError(f"the driver failed with {kinds[0].__name__}")
 
 
-def _said_by_libpq(causes: Iterable[BaseException]) -> str:
-    """Why libpq could not connect: it has no codes for that. Its text names host, port and user, never a password."""
-    texts = (str(cause) for cause in causes if type(cause).__module__.startswith("psycopg"))
-    return next(texts, "").strip().partition("\n")[0]
-
-
+# What the system calls by a number. The rest of OSError says in words what is wrong, TLS and asyncpg among it.
 _UNREACHABLE: tuple[tuple[type[BaseException], str], ...] = (
-    (ssl.SSLError, "TLS could not be agreed on, or the certificate is not trusted"),
     (TimeoutError, "the server did not answer within connect_timeout"),
     (socket.gaierror, "the host is not known"),
     (ConnectionRefusedError, "nothing listens there"),
-    (FileNotFoundError, "there is no such socket or file"),
-    (OSError, "the server could not be reached"),
+    (FileNotFoundError, "there is no such socket"),
 )
+_DRIVERS = frozenset({"asyncpg", "psycopg"})
+_LONGEST_REASON = 1000
+
+
+def _speaks(error: BaseException) -> bool:
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _DRIVERS
+
 
 # asyncpg and psycopg raise these without an SQLSTATE when the socket is gone; importing either here would be eager.
 _LOST = frozenset({"ConnectionDoesNotExistError", "InterfaceError", "InternalClientError", "OperationalError"})

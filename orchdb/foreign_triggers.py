@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
+from orchdb.instants import TIME_FUNCTION
 from orchdb.tables import TRIGGERS
 
 _KNOWN_MODULES = frozenset(
@@ -23,10 +24,10 @@ _KNOWN_FUNCTIONS = frozenset(
     (
         *("bm25", "fts5", "fts5_get_locale", "fts5_insttoken", "fts5_locale", "fts5_source_id", "highlight", "match"),
         *("matchinfo", "offsets", "optimize", "snippet", "rtreecheck", "rtreedepth", "rtreenode"),
-        *("floor", "regexp"),
+        *("floor", "regexp", TIME_FUNCTION),
     )
 )
-"""The functions that those modules, and SQLAlchemy, bring along without saying that they are harmless."""
+"""The functions that those modules, SQLAlchemy and orchdb bring along without saying that they are harmless."""
 _INNOCUOUS_OR_DIRECT_ONLY = 0x280000
 _VIRTUAL = re.compile(
     r"""CREATE\ VIRTUAL\ TABLE\s+("(?:[^"]|"")*"|'(?:[^']|'')*'|`(?:[^`]|``)*`|\[[^]]*\]|[^\W\d][\w$]*)"""

@@ -14,6 +14,7 @@ from orchdb.errors import sqlite_code
 from orchdb.foreign_triggers import Connection, trust_known_modules
 from orchdb.long_lists import all_rows
 from orchdb.refusals import explained, skipped
+from orchdb.spellings import read_text
 from orchdb.statements import Parameters, Prepared
 from orchdb.work import Failure, Work, attempt
 
@@ -88,7 +89,7 @@ class OneStatement(Work):
 
     def _decoding(self, connection: Connection) -> Outcome:
         """The rows, with U+FFFD for what is no UTF-8. Only now, because it costs a call for each text."""
-        connection.text_factory = _decoded
+        connection.text_factory = read_text
         try:
             return self.run(connection)
         finally:
@@ -151,10 +152,6 @@ class ManyRows(Work):
 
 def _allowed_now(error: Exception, connection: Connection) -> bool:
     return sqlite_code(error) == "SQLITE_ERROR" and trust_known_modules(connection)
-
-
-def _decoded(text: bytes) -> str:
-    return text.decode(errors="replace")
 
 
 def _last_ids(count: int, connection: Connection) -> range:

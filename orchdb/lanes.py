@@ -205,7 +205,8 @@ class PsycopgLane(Lane):
 
     async def run(self, prepared: Prepared, parameters: Parameters) -> Outcome:
         async with asyncio.timeout(self.timeout):
-            cursor = await self.driver.execute(prepared.sql, parameters)
+            # In binary no setting of the session has a say in what a value looks like.
+            cursor = await self.driver.execute(prepared.sql, parameters, binary=True)
         if not prepared.returns_rows:
             return _changed(prepared, cursor.rowcount)
         if prepared.is_insert:

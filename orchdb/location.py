@@ -6,12 +6,16 @@ import contextlib
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from orchdb.errors import InvalidValueError
+from orchdb.postgres_hosts import hosts_in_query
+from orchdb.postgres_settings import needs_libpq
 
 DEFAULT_PATH = "data/orchestrator.db"
 MEMORY = ":memory:"
@@ -24,59 +28,146 @@ _DRIVERS: Mapping[str, str] = {
     "postgresql+asyncpg": "postgresql+asyncpg",
     "postgresql+psycopg": "postgresql+psycopg",
 }
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+# A URL that was pasted with something around it must not become the name of a file: its password would be that name.
+_AROUND = (
+    r"\s\"'`<>()\[\]{}"
+    r"\u00ab\u00b4\u00bb\u2018-\u201f\u2039\u203a\u300c-\u300f"  # quotes of all kinds
+    r"\u200b-\u200f\u2060\ufeff"  # what is not seen
+)
+_BEFORE = re.compile(
+    rf"[{_AROUND}]+ | (?:jdbc|r2dbc): | (?:export|set|psql)\s+ | \$?[a-z_][\w.-]*(?:\s*=|:\s)",
+    re.IGNORECASE | re.VERBOSE,
+)
+_BEHIND = re.compile(rf"[{_AROUND},;]\Z")
+_SCHEME = re.compile(
+    r"(?P<scheme>(?P<database>postgres(?:ql)?|postgis|pgsql|psql|sqlite3?|aiosqlite|mysql2?|mariadb|mssql|sqlserver|"
+    r"oracle|cockroach(?:db)?|redshift|timescale(?:db)?|duckdb|libsql|clickhouse|snowflake|mongodb|redis|db2|firebird)"
+    r"(?:\+[\w.+-]*)?)\s*(?P<mark>[:\uff1a]|;?[/\\\uff0f]{2})|(?P<other>[a-z][a-z0-9+._-]*)://",
+    re.IGNORECASE,
+)
+_CONTROL = re.compile(r"[\0-\x1f\x7f]")
+_POSTGRES_HINT = "write postgresql://user:password@host:5432/database, a special character in it as %40, %2F, %3A ..."
+_SQLITE_HINT = "write the path alone, with ./ before it if it begins like a URL, or sqlite:///path"
 
 
-def resolve(db_path: str | os.PathLike[str] | URL | None = None) -> URL:
+@dataclass(frozen=True)
+class _Source:
+    """Where the text comes from, for messages: they never repeat it, because it may hold a password."""
+
+    parameter: str
+    variable: str = ""
+
+    def refuse(self, what: str) -> NoReturn:
+        place = f"{self.parameter} (from {self.variable})" if self.variable else self.parameter
+        raise InvalidValueError(f"{place}: {what}", column=self.parameter)
+
+
+def resolve(db_path: str | os.PathLike[str] | URL | None = None, parameter: str = "db_path") -> URL:
     """The URL of the database, with an absolute path where it is a file.
 
     Args:
         db_path: A path, ``":memory:"`` or a URL. ``None`` asks ``ORCHESTRATOR_DB_URL``, then ``ORCHESTRATOR_DB_PATH``,
             then takes ``data/orchestrator.db``; an empty variable counts as unset.
+        parameter: What the caller knows it as.
 
     Raises:
-        InvalidValueError: The path is empty or holds a NUL, or the URL is malformed or names an unknown driver.
+        InvalidValueError: The path is empty or holds a NUL, or what is meant as a URL is malformed or names an unknown
+            driver.
     """
+    source = _Source(parameter)
     if db_path is None:
-        variables = (os.environ.get(name) for name in ("ORCHESTRATOR_DB_URL", "ORCHESTRATOR_DB_PATH"))
-        db_path = next((value for value in variables if value), DEFAULT_PATH)
+        variables = ((name, os.environ.get(name)) for name in ("ORCHESTRATOR_DB_URL", "ORCHESTRATOR_DB_PATH"))
+        variable, db_path = next(((name, value) for name, value in variables if value), ("", DEFAULT_PATH))
+        source = _Source(parameter, variable)
     if isinstance(db_path, URL):
-        return _from_url(db_path)
+        return _from_url(db_path, source, named=db_path.drivername)
     path = os.fspath(db_path)
     if not isinstance(path, str):
-        raise InvalidValueError("db_path: must be text, a path or a URL", column="db_path")
-    if not _SCHEME.match(path):
-        return _from_path(path)
+        source.refuse("must be text, a path or a URL")
+    scheme = _meant_as_url(path)
+    return _from_path(path, source) if scheme is None else _from_text(path, scheme, source)
+
+
+def path_of_file(path: str | os.PathLike[str], parameter: str = "path") -> Path:
+    """The path of a file that is no database to connect to.
+
+    Raises:
+        InvalidValueError: It is meant as a URL.
+    """
+    text = os.fspath(path)
+    if isinstance(text, str) and _meant_as_url(text) is not None:
+        _Source(parameter).refuse("is the path of a file, and no URL; with ./ before it it may begin like one")
+    return Path(text)
+
+
+def _meant_as_url(text: str) -> re.Match[str] | None:
+    """The scheme of a URL, also behind what it was pasted with."""
+    start = 0
+    while (scheme := _SCHEME.match(text, start)) is None:
+        before = _BEFORE.match(text, start)
+        if before is None:
+            return None
+        start = before.end()
+    return scheme
+
+
+def _from_text(text: str, scheme: re.Match[str], source: _Source) -> URL:
+    name, database = scheme["scheme"] or scheme["other"], (scheme["database"] or "").lower()
+    hint = _SQLITE_HINT if "sqlite" in database else _POSTGRES_HINT
+    if scheme.start():
+        source.refuse(
+            f"something stands before the URL (a quote, a blank, a byte order mark, jdbc:, NAME= ...): {hint}"
+        )
+    if _BEHIND.search(text):
+        source.refuse(f"something stands behind the URL (a quote, a blank, the end of a line ...): {hint}")
+    if name not in _DRIVERS:
+        source.refuse(f"the driver {name[:40]!r} is not one of {', '.join(_DRIVERS)}: {hint}")
+    if not text.startswith("://", len(name)):
+        source.refuse(f"behind {name} comes ://, so {hint}")
+    if database.startswith("postgres") and _CONTROL.search(text):
+        source.refuse(f"the URL holds a control character: {hint}")
     url = None
     with contextlib.suppress(ArgumentError, ValueError):  # their text would repeat the URL, password and all
-        url = make_url(path)
+        url = _read(text)
     if url is None:
-        raise InvalidValueError("db_path: is not a URL that SQLAlchemy can read", column="db_path")
-    return _from_url(url)
+        source.refuse(f"is not a URL that SQLAlchemy can read: {hint}")
+    return _from_url(url, source, named=name)
 
 
-def _from_path(path: str) -> URL:
+def _read(text: str) -> URL | None:
+    text, hosts = hosts_in_query(text)
+    url = make_url(text)
+    if not hosts:
+        return url
+    return None if url.query.keys() & hosts.keys() else url.update_query_dict(hosts)
+
+
+def _from_path(path: str, source: _Source) -> URL:
     if not path or "\0" in path:
-        raise InvalidValueError("db_path: must not be empty or hold a NUL", column="db_path")
+        source.refuse("must not be empty or hold a NUL")
     if path != MEMORY:
-        failure = False
-        try:
-            path = str(Path(path).expanduser().absolute())
-        except RuntimeError:
-            failure = True
-        if failure:
-            raise InvalidValueError("db_path: names the home folder of a user that does not exist", column="db_path")
+        absolute = None
+        with contextlib.suppress(RuntimeError):
+            absolute = str(Path(path).expanduser().absolute())
+        if absolute is None:
+            source.refuse("names the home folder of a user that does not exist")
+        path = absolute
     return URL.create("sqlite+aiosqlite", database=path)
 
 
-def _from_url(url: URL) -> URL:
+def _from_url(url: URL, source: _Source, *, named: str) -> URL:
     driver = _DRIVERS.get(url.drivername)
     if driver is None:
-        raise InvalidValueError(f"db_path: the driver {url.drivername!r} is not one of {', '.join(_DRIVERS)}")
+        source.refuse(f"the driver {url.drivername!r} is not one of {', '.join(_DRIVERS)}: {_POSTGRES_HINT}")
     if "password" in url.query:
-        raise InvalidValueError("db_path: the password belongs before the @ of the URL, not into its query")
+        source.refuse("the password belongs before the @ of the URL, not into its query")
     if driver.startswith("sqlite"):
         if url.query or url.host:
-            raise InvalidValueError("db_path: an SQLite URL is sqlite:///path, with no host and no query")
-        return _from_path(url.database or MEMORY)
+            source.refuse("an SQLite URL is sqlite:///path, with no host and no query")
+        return _from_path(url.database or MEMORY, source)
+    if any("\0" in part for part in (url.username, str(url.password or ""), url.host, url.database) if part):
+        source.refuse(f"the URL holds a NUL: {_POSTGRES_HINT}")
+    if "+" not in named and needs_libpq(url.query):
+        driver = "postgresql+psycopg"
     return url.set(drivername=driver)

@@ -7,7 +7,11 @@ import gc
 from collections.abc import Callable
 from typing import Any
 
+from orchdb.spellings import readable
 from orchdb.statements import ROWS_AT_A_TIME, Prepared
+
+_FROZEN_BY_PYTHON = 1000
+"""Objects at most: 3.12 starts with some hundreds. A program that freezes has many times as many."""
 
 
 def set_aside() -> Callable[[], None]:
@@ -18,7 +22,7 @@ def set_aside() -> Callable[[], None]:
     freeze all objects and thaw them makes them old without a look at them. A program that has frozen objects of its own
     keeps them frozen.
     """
-    return _nothing if gc.get_freeze_count() else _make_old
+    return _nothing if gc.get_freeze_count() > _FROZEN_BY_PYTHON else _make_old
 
 
 def _make_old() -> None:
@@ -34,12 +38,13 @@ def _nothing() -> None:
 
 def all_rows(prepared: Prepared, fetch: Callable[[int], list[Any]]) -> list[Any]:
     """The rows, of which ``fetch`` gives so many at a time: in a thread, beside which the loop goes on."""
-    rows = prepared.rows(fetch(ROWS_AT_A_TIME))
+    records = fetch(ROWS_AT_A_TIME)
+    rows = readable(prepared.rows(records), records)
     if len(rows) < ROWS_AT_A_TIME:
         return rows
     make_old = set_aside()
     while records := fetch(ROWS_AT_A_TIME):
-        rows += prepared.rows(records)
+        rows += readable(prepared.rows(records), records)
         make_old()
     return rows
 

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchdb.backend import Backend, Durability
 from orchdb.database import Database, TransactionVerbs
 from orchdb.errors import InvalidValueError
-from orchdb.location import resolve
+from orchdb.location import path_of_file, resolve
 from orchdb.operations import Operations
 from orchdb.operations.agent_logs import AGENT_LOGS
 from orchdb.operations.system_logs import SYSTEM_LOGS
@@ -117,7 +117,7 @@ class DatabaseManager(Operations):
             raise InvalidValueError("lock_timeout: must be a number of seconds from 0", column="lock_timeout")
         self._url = resolve(db_path)
         server = PostgresOptions(pool_size, pool_timeout, connect_timeout, statement_timeout, lock_timeout, durability)
-        replica = None if read_url is None else resolve(read_url)
+        replica = None if read_url is None else resolve(read_url, "read_url")
         on_sqlite = self._url.drivername.startswith("sqlite")
         if replica is not None and (on_sqlite or replica.drivername.startswith("sqlite")):
             raise InvalidValueError(
@@ -247,7 +247,7 @@ class DatabaseManager(Operations):
             OperationError: The file exists already, or cannot be written; or the database is on a server, which has
                 ``pg_dump`` for this.
         """
-        await self._database.back_up(Path(path))
+        await self._database.back_up(path_of_file(path))
 
     def __repr__(self) -> str:
         return f"DatabaseManager({self._url.render_as_string(hide_password=True)!r})"

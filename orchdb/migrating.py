@@ -245,6 +245,17 @@ def _stored_sql(connection: Connection, kind: str, table: str) -> dict[str, str]
     return {row.name: row.sql for row in rows}
 
 
+@contextmanager
+def without_triggers(connection: Connection, table: str) -> Generator[None]:
+    """Change rows of an SQLite table in this block without running any trigger on it."""
+    attached = _stored_sql(connection, "trigger", table)
+    for name in attached:
+        connection.exec_driver_sql(f"DROP TRIGGER {quoted(name)}")
+    yield
+    for name, sql in attached.items():
+        _attach(connection, name, sql)
+
+
 def drop_triggers(connection: Connection, table: str, pattern: re.Pattern[str]) -> None:
     """Drop the triggers on the table whose whole statement the pattern matches."""
     for name, sql in _stored_sql(connection, "trigger", table).items():

@@ -1,21 +1,24 @@
 """Pydantic models: one per table, each validates a row as the manager returns it and serialises to the same row.
 
 In Python an id is a ``uuid.UUID`` and a time an aware ``datetime`` in UTC; ``model_dump(mode="json")`` gives back the
-very row. Not imported by ``orchdb`` itself, so that only those who use the models pay for their import.
+very row. A row's time that another program wrote and nobody understands is an ``UnreadableTime``.
+
+Not imported by ``orchdb`` itself, so that only those who use the models pay for their import.
 """
 
 from __future__ import annotations
 
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, PlainSerializer, WithJsonSchema
 
 from orchdb.rows import AgentStatus, LogLevel, PromptStatus
+from orchdb.spellings import AsStored, has_the_one_form
 from orchdb.values import MAX_INTEGER, moment, time_text
 
-__all__ = ["Agent", "AgentLog", "OrchestratorAgent", "Prompt", "SystemLog"]
+__all__ = ["Agent", "AgentLog", "OrchestratorAgent", "Prompt", "SystemLog", "UnreadableTime"]
 
 
 class _StoredUUID(uuid.UUID):
@@ -46,8 +49,45 @@ def _read_id(value: object) -> object:
     raise ValueError("must be a UUID")
 
 
+class UnreadableTime(datetime):
+    """What another program wrote in the place of a time: as a ``datetime`` the last there is, so that it is never old.
+
+    Attributes:
+        text: What is shown for it.
+    """
+
+    text: AsStored
+
+    def __new__(cls, text: AsStored) -> UnreadableTime:
+        last = super().__new__(cls, 9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+        last.text = text
+        return last
+
+    def __reduce_ex__(self, protocol: object) -> tuple[type[UnreadableTime], tuple[AsStored]]:
+        return UnreadableTime, (self.text,)
+
+
 def _read_time(value: object) -> object:
-    return moment(value, "time")
+    if isinstance(value, UnreadableTime):
+        return value
+    try:
+        return moment(value, "time")
+    except ValueError:
+        if isinstance(value, AsStored):
+            return UnreadableTime(value)
+        if isinstance(value, str) and has_the_one_form(value):  # as 2026-02-31T00:00:00.000000 has
+            return UnreadableTime(AsStored(value, value))
+        raise
+
+
+def _time_text(value: datetime) -> str:
+    return str(value.text) if isinstance(value, UnreadableTime) else time_text(value)
+
+
+def _read_label(value: object) -> object:
+    if value == "" and not isinstance(value, AsStored):  # an empty BLOB passes SQLite's own check
+        raise ValueError("must not be empty")
+    return value
 
 
 _Id = Annotated[
@@ -59,11 +99,11 @@ _Id = Annotated[
 _Time = Annotated[
     datetime,
     BeforeValidator(_read_time),
-    PlainSerializer(time_text, return_type=str, when_used="json"),
+    PlainSerializer(_time_text, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "examples": ["2026-02-04T10:30:00.000000"]}),
 ]
-_Label = Annotated[str, Field(min_length=1)]
-_Count = Annotated[int, Field(strict=True, ge=0, le=MAX_INTEGER)]
+_Label = Annotated[str, BeforeValidator(_read_label), Field(json_schema_extra={"minLength": 1})]
+_Count = Annotated[int, Field(strict=True, ge=-MAX_INTEGER - 1, le=MAX_INTEGER)]  # another program's may be below 0
 _Cost = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _LogId = Annotated[int, Field(strict=True)]
 

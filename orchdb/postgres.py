@@ -19,10 +19,12 @@ from orchdb.appends import Appends
 from orchdb.backend import Backend, BackendTransaction, Horizon, Outcome
 from orchdb.clocks import pause
 from orchdb.connections import SharedConnection
-from orchdb.errors import OperationError, not_connected, sqlstate
+from orchdb.errors import OperationError, sqlstate
 from orchdb.lanes import AsyncpgLane, Lane, Lanes, PsycopgLane
+from orchdb.postgres_schema import look
 from orchdb.postgres_settings import PostgresSettings
 from orchdb.postgres_transaction import PostgresTransaction
+from orchdb.sequences import catch_up, is_behind
 from orchdb.shielding import to_the_end
 from orchdb.statements import Parameters, Prepared
 from orchdb.waiting import until_free
@@ -58,16 +60,19 @@ class PostgresBackend(Backend):
         self._read_settings = read_settings or settings
         self._upgrade = upgrade is True
         self._read_only = read_only
-        self._engine = settings.engine(settings.options.pool_size, read_only=read_only)
-        self._read_engine = self._engine
-        if read_settings is not None:
-            self._read_engine = read_settings.engine(settings.options.pool_size, read_only=True)
-        self._caller_engine = self._read_settings.engine(1, read_only=True)
+        self._make_engines()
         self._pools: list[Lanes] = []
         self._own_beginnings = set[asyncio.Future[Horizon]]()
         self._appends: Appends | None = None
         self._connection: AsyncConnection | None = None
         self.dialect = self._engine.dialect
+
+    def _make_engines(self) -> None:
+        size = self._settings.options.pool_size
+        self._engine = self._read_engine = self._settings.engine(size, read_only=self._read_only)
+        if self._read_settings is not self._settings:
+            self._read_engine = self._read_settings.engine(size, read_only=True)
+        self._caller_engine = self._read_settings.engine(1, read_only=True)
 
     async def open(self) -> None:
         try:
@@ -95,12 +100,26 @@ class PostgresBackend(Backend):
             self.connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
 
     async def _prepare_schema(self) -> None:
+        schema = await self._prepare_tables()
+        if schema is None:
+            return
+        await self._dispose()
+        self._read_settings, was = self._read_settings.in_schema(schema), self._read_settings
+        self._settings = self._read_settings if was is self._settings else self._settings.in_schema(schema)
+        self._make_engines()
+        await self._prepare_tables()
+
+    async def _prepare_tables(self) -> str | None:
+        """Make or upgrade the tables; or the schema to do so in, if without it they would be elsewhere or nowhere."""
         connection = await _connect(self._settings, AsyncConnection(self._engine))
         try:
             # One snapshot: between two looks another process may have made the tables.
             await connection.execution_options(isolation_level="REPEATABLE READ")
-            found = await versions.examine(connection)
+            fixed = self._settings.schema is not None or self._settings.pooler
+            found, schema = await look(connection, fixed=fixed)
             await connection.rollback()
+            if schema is not None:
+                return schema
             await connection.execution_options(isolation_level="READ COMMITTED")
             step = versions.decide(found, upgrade=self._upgrade, read_only=self._read_only)
             if step is versions.Step.UPGRADE:
@@ -109,6 +128,7 @@ class PostgresBackend(Backend):
                 await versions.create(connection)
         finally:
             await connection.close()
+        return None
 
     def _pool(self, settings: PostgresSettings, engine: AsyncEngine) -> Lanes:
         options = settings.options
@@ -127,9 +147,12 @@ class PostgresBackend(Backend):
             await lanes.close()
         if self._connection is not None:
             await self._connection.close()
+        await self._dispose()
+        await asyncio.sleep(0)  # sockets whose server has gone are closed in the event loop's next turn
+
+    async def _dispose(self) -> None:
         for engine in (self._caller_engine, self._read_engine, self._engine):
             await engine.dispose()
-        await asyncio.sleep(0)  # sockets whose server has gone are closed in the event loop's next turn
 
     # Not async themselves: on the path of every operation each coroutine more would cost.
     def read(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
@@ -197,6 +220,7 @@ class PostgresBackend(Backend):
         tries = 1
         while True:
             lane = await lanes.acquire()
+            behind = False
             try:
                 return await lane.run(prepared, parameters)
             except asyncio.CancelledError:
@@ -206,14 +230,36 @@ class PostgresBackend(Backend):
                 if lane.closed():
                     lanes.doubt()
                 lane.stale = sqlstate(error) in _TRY_ON_ANOTHER
-                if tries == TRIES or not _again(lane, error, reads=reads):
+                behind = is_behind(prepared, error)
+                if tries == TRIES or not (behind or _again(lane, error, reads=reads)):
                     raise
             finally:
                 lanes.release(lane)
-            await pause(tries * random.uniform(*RETRY_SECONDS))  # noqa: S311  # a pause, not a secret
+            if behind:
+                await self._catch_up(prepared)
+            else:
+                await pause(tries * random.uniform(*RETRY_SECONDS))  # noqa: S311  # a pause, not a secret
             tries += 1
 
+    async def _catch_up(self, prepared: Prepared) -> None:
+        lane = await self._lanes.acquire()
+        try:
+            await catch_up(lane, prepared)
+        finally:
+            self._lanes.release(lane)
+
     async def write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
+        tries = 1
+        while True:
+            try:
+                return await self._write_many(prepared, parameters)
+            except Exception as error:
+                if tries == TRIES or not is_behind(prepared, error):
+                    raise
+            await self._catch_up(prepared)
+            tries += 1
+
+    async def _write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
         transaction = await self.begin()
         try:
             numbers = await transaction.run_many(prepared, parameters)
@@ -287,7 +333,7 @@ async def _connect(settings: PostgresSettings, connection: AsyncConnection) -> A
         ending.add_done_callback(_endings.discard)
         raise
     except Exception as error:
-        failure = not_connected(error, settings.place)
+        failure = settings.not_connected(error)
     raise failure
 
 

@@ -8,17 +8,24 @@ without another round trip.
 from __future__ import annotations
 
 import math
+import os
+import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlencode
 
-from sqlalchemy import URL
+from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from orchdb.errors import InvalidValueError, OperationError
-from orchdb.values import read_json
+from orchdb import postgres_times
+from orchdb.errors import InvalidValueError, OperationError, sqlstate, why_not_connected
+from orchdb.postgres_hosts import SESSION_ATTRIBUTES, Host, connect_by_libpq, connect_to_first, hosts_of
+from orchdb.postgres_tls import SYSTEM, trusting_the_system, unreadable_file
+from orchdb.spellings import read_json
 
 RECYCLE_SECONDS = 1800
 
@@ -36,26 +43,45 @@ _COMMON = frozenset(
         "sslrootcert",
         "ssl_max_protocol_version",
         "ssl_min_protocol_version",
+    }
+)
+# What only libpq does, with the values that ask for nothing that asyncpg does not do anyway.
+_PSYCOPG_ONLY: Mapping[str, tuple[str, ...]] = {
+    "channel_binding": ("prefer", "disable"),
+    "gssencmode": ("prefer", "disable"),
+    "hostaddr": (),
+    "keepalives": (),
+    "keepalives_count": (),
+    "keepalives_idle": (),
+    "keepalives_interval": (),
+    "require_auth": (),
+    "sslsni": ("1",),
+    "tcp_user_timeout": (),
+}
+_READ_HERE = frozenset(
+    {
+        "application_name",
+        "connect_timeout",
+        "host",
+        "load_balance_hosts",
+        "options",
+        "pooler",
+        "port",
         "target_session_attrs",
     }
 )
-_PSYCOPG_ONLY = frozenset(
-    {
-        "channel_binding",
-        "gssencmode",
-        "hostaddr",
-        "keepalives",
-        "keepalives_count",
-        "keepalives_idle",
-        "keepalives_interval",
-        "load_balance_hosts",
-        "require_auth",
-        "sslsni",
-        "tcp_user_timeout",
-    }
-)
-_READ_HERE = frozenset({"application_name", "connect_timeout", "host", "options", "pooler", "port"})
-_SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
+_TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+_WORDS: Mapping[str, Sequence[str]] = {
+    "channel_binding": ("disable", "prefer", "require"),
+    "load_balance_hosts": ("disable", "random"),
+    "pooler": ("transaction", "session"),
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "sslnegotiation": ("postgres", "direct"),
+    "ssl_max_protocol_version": _TLS_VERSIONS,
+    "ssl_min_protocol_version": _TLS_VERSIONS,
+    "target_session_attrs": SESSION_ATTRIBUTES,
+}
+_FOR_LIBPQ = _COMMON | _PSYCOPG_ONLY.keys() | {"load_balance_hosts", "target_session_attrs"}
 
 
 @dataclass(frozen=True)
@@ -83,16 +109,20 @@ class PostgresSettings:
     """What a URL and the options come to.
 
     Attributes:
-        url: The address, without a query but for the hosts and ports.
+        url: User, password and database.
+        hosts: Where the server is, or the servers are, of which the first that fits is taken.
         pooler: Whether a pooler in transaction mode stands before the server: nothing may be kept in a session.
-        timeout: Seconds after which a connection that is being made is given up.
+        timeout: Seconds after which a connection that is being made to a host is given up.
+        schema: The one schema that names without one mean; by default what the server or the role says.
     """
 
     url: URL
+    hosts: tuple[Host, ...]
     options: PostgresOptions
     query: Mapping[str, str]
     pooler: bool
     timeout: float
+    schema: str | None = None
 
     @classmethod
     def of(cls, url: URL, options: PostgresOptions) -> PostgresSettings:
@@ -102,13 +132,12 @@ class PostgresSettings:
             InvalidValueError: A key of the query is unknown or has no usable value.
         """
         query = _checked_query(url)
-        if query.get("pooler", "transaction") not in ("transaction", "session"):
-            raise InvalidValueError("db_path: pooler must be transaction or session", column="db_path")
         timeout = options.connect_timeout
         if "connect_timeout" in query:
             timeout = _seconds("connect_timeout", query["connect_timeout"])
-        address = {key: value for key, value in url.query.items() if key in ("host", "port")}
-        return cls(url.set(query=address), options, query, query.get("pooler") == "transaction", timeout)
+        hosts = hosts_of(url.query, url.host, url.port)
+        address = url.set(query={})._replace(host=None, port=None)
+        return cls(address, hosts, options, query, query.get("pooler") == "transaction", timeout)
 
     @property
     def asyncpg(self) -> bool:
@@ -118,23 +147,34 @@ class PostgresSettings:
     @property
     def place(self) -> str:
         """Host, port and database, for messages: never a user or a password."""
-        hosts = self.query.get("host") or self.url.host or "the default host"
-        ports = self.query.get("port") or self.url.port
-        return f"{hosts}{f':{ports}' if ports else ''}/{self.url.database or ''}"
+        return f"{','.join(map(str, self.hosts))}/{self.url.database or ''}"
+
+    def not_connected(self, error: BaseException) -> OperationError:
+        """What a connection to there failed of, in the words of whoever refused it."""
+        reason = why_not_connected(error)
+        if self.url.password:  # which a server might repeat
+            reason = re.sub(rf"(?<!\w){re.escape(str(self.url.password))}(?!\w)", "***", reason)
+        if "startup parameter" in reason and not self.pooler:
+            reason += " (a pooler in transaction mode needs pooler=transaction in the URL)"
+        return OperationError(f"no connection to {self.place}: {reason}", code=sqlstate(error) or None)
 
     def without_limit(self) -> PostgresSettings:
         """These settings, for statements that may take as long as they need."""
         return replace(self, options=replace(self.options, statement_timeout=0))
 
+    def in_schema(self, name: str) -> PostgresSettings:
+        """These settings, for tables that are in a schema."""
+        return replace(self, schema=name)
+
     def engine(self, size: int, *, read_only: bool = False) -> AsyncEngine:
         """An engine with a pool of this size.
 
         Raises:
-            OperationError: The driver is not installed.
+            OperationError: The driver is not installed, or a file that the URL names cannot be read.
         """
         failure = ""
         try:
-            return create_async_engine(
+            engine = create_async_engine(
                 self.url,
                 pool_size=size,
                 max_overflow=0,
@@ -148,8 +188,31 @@ class PostgresSettings:
             )
         except ModuleNotFoundError as error:
             failure = str(error.name)
+        else:
+            event.listen(engine.sync_engine, "connect", partial(self._connected, read_only))
+            return engine
         extra = "postgres" if self.asyncpg else "psycopg"
         raise OperationError(f"the driver {failure} is not installed: pip install 'orchdb[{extra}]'")
+
+    def _connected(self, read_only: bool, connection: Any, _record: object) -> None:
+        if self.asyncpg:
+            connection.run_async(postgres_times.use_in_asyncpg)
+        else:
+            postgres_times.use_in_psycopg(connection)
+        if read_only and self._judges_sessions and not self.pooler:
+            cursor = connection.cursor()
+            cursor.execute("SET default_transaction_read_only = on")
+            cursor.close()
+            connection.commit()
+
+    @property
+    def _attributes(self) -> str:
+        return self.query.get("target_session_attrs") or os.environ.get("PGTARGETSESSIONATTRS") or "any"
+
+    @property
+    def _judges_sessions(self) -> bool:
+        """Whether a host is chosen by the default that its sessions have, which is then not ours to set before."""
+        return self._attributes in ("read-write", "read-only")
 
     def _asyncpg(self, read_only: bool) -> dict[str, Any]:
         limit = self.options.statement_timeout
@@ -160,6 +223,11 @@ class PostgresSettings:
             "server_settings": self._start_up(read_only),
         }
         libpq = {key: value for key, value in self.query.items() if key in _COMMON}
+        unreadable = unreadable_file(libpq)
+        if unreadable is not None:
+            raise OperationError(f"no connection to {self.place}: the file cannot be read: {unreadable}")
+        if libpq.get("sslrootcert") == SYSTEM:
+            arguments["ssl"] = trusting_the_system(libpq)
         if libpq:
             arguments["dsn"] = f"postgresql:///?{urlencode(libpq)}"
         if self.pooler:
@@ -167,12 +235,19 @@ class PostgresSettings:
             arguments["statement_cache_size"] = 0
             arguments["prepared_statement_cache_size"] = 0
             arguments["prepared_statement_name_func"] = lambda: f"orchdb_{uuid.uuid4()}"
+        shuffled = self.query.get("load_balance_hosts") == "random"
+        arguments["async_creator_fn"] = partial(connect_to_first, self.hosts, self._attributes, shuffled=shuffled)
         return arguments
 
     def _psycopg(self, read_only: bool) -> dict[str, Any]:
-        arguments: dict[str, Any] = {key: value for key, value in self.query.items() if key in _COMMON | _PSYCOPG_ONLY}
+        arguments: dict[str, Any] = {key: value for key, value in self.query.items() if key in _FOR_LIBPQ}
         arguments |= self._start_up(read_only)
+        arguments["async_creator_fn"] = connect_by_libpq
         arguments["connect_timeout"] = math.ceil(self.timeout)
+        arguments["client_encoding"] = "utf8"  # asyncpg asks for it by itself
+        for key, values in (("host", [each.name for each in self.hosts]), ("port", [each.port for each in self.hosts])):
+            if any(values):
+                arguments[key] = ",".join(values)
         if self.pooler:
             arguments["prepare_threshold"] = None
         return arguments
@@ -182,44 +257,75 @@ class PostgresSettings:
         settings = {"application_name": self.query.get("application_name", "orchdb")}
         own = {} if self.pooler else self._session(read_only)
         # The caller's come last, so that they win.
-        options = " ".join([*(f"-c {name}={value}" for name, value in own.items()), self.query.get("options", "")])
+        options = " ".join(
+            [*(f"-c {name}={_option(value)}" for name, value in own.items()), self.query.get("options", "")]
+        )
         if options.strip():
             settings["options"] = options.strip()
         return settings
 
     def _session(self, read_only: bool) -> dict[str, str | int]:
         settings: dict[str, str | int] = {
-            "default_transaction_isolation": r"read\ committed",
+            "default_transaction_isolation": "read committed",
             "statement_timeout": _milliseconds(self.options.statement_timeout),
             "lock_timeout": max(1, _milliseconds(self.options.lock_timeout)),  # 0 would wait for ever
             # A transaction that its program forgot holds its locks, and keeps the server from cleaning up.
             "idle_in_transaction_session_timeout": 60_000,
+            # What the server, the database or the role says of these would change what a caller's own statement gives.
+            "DateStyle": "ISO",
+            "IntervalStyle": "postgres",
+            "TimeZone": "UTC",
+            "extra_float_digits": 1,
+            "row_security": "on",
         }
         if self.options.durability == "full":
             settings["synchronous_commit"] = "on"  # the server's own default; with less, a commit may be lost
-        if read_only:
-            settings["default_transaction_read_only"] = "on"
+        if not self._judges_sessions:
+            settings["default_transaction_read_only"] = "on" if read_only else "off"
+        if self.schema is not None:
+            quoted = self.schema.replace('"', '""')
+            settings["search_path"] = f'"{quoted}"'
         return settings
+
+
+def needs_libpq(query: Mapping[str, str | Sequence[str]]) -> bool:
+    """Whether the query of a URL asks for what only psycopg can do, and psycopg is there."""
+    asked = any(key in query and query[key] not in values for key, values in _PSYCOPG_ONLY.items())
+    return asked and find_spec("psycopg") is not None
 
 
 def _checked_query(url: URL) -> dict[str, str]:
     if "@" in f"{url.host}{url.database}":
-        raise InvalidValueError(
-            "db_path: there is an @ too many: a special character in user or password is written as %40, %2F, %3A ...",
-            column="db_path",
+        raise _refused(
+            "there is an @ too many: a special character in user or password is written as %40, %2F, %3A ..."
         )
-    known = _READ_HERE | _COMMON | (frozenset[str]() if url.drivername.endswith("asyncpg") else _PSYCOPG_ONLY)
+    known = _READ_HERE | _COMMON | _PSYCOPG_ONLY.keys()
     query: dict[str, str] = {}
     for key, value in url.query.items():
         if key not in known:
-            raise InvalidValueError(
-                f"db_path: the URL has the unknown parameter {key!r}; known are {', '.join(sorted(known))}",
-                column="db_path",
-            )
+            raise _refused(f"the URL has the unknown parameter {key!r}; known are {', '.join(sorted(known))}")
         query[key] = value if isinstance(value, str) else ",".join(value)
-    if query.get("sslmode", "prefer") not in _SSL_MODES:
-        raise InvalidValueError(f"db_path: sslmode must be one of {', '.join(sorted(_SSL_MODES))}", column="db_path")
+    for key, words in _WORDS.items():
+        if query.get(key, words[0]) not in words:
+            raise _refused(f"{key} must be one of {', '.join(words)}")
+    if query.get("sslrootcert") == SYSTEM and query.setdefault("sslmode", "verify-full") != "verify-full":
+        raise _refused("sslrootcert=system is for sslmode=verify-full")
+    if url.drivername.endswith("asyncpg"):
+        for key, values in _PSYCOPG_ONLY.items():
+            if key in query and query.pop(key) not in values:
+                raise _refused(
+                    f"asyncpg cannot do what {key} asks for: write postgresql+psycopg://, with pip install "
+                    "'orchdb[psycopg]'"
+                )
     return query
+
+
+def _refused(what: str) -> InvalidValueError:
+    return InvalidValueError(f"db_path: {what}", column="db_path")
+
+
+def _option(value: str | int) -> str:
+    return str(value).replace("\\", "\\\\").replace(" ", "\\ ")
 
 
 def _seconds(name: str, text: str) -> float:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Self
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from orchdb.backend import BackendTransaction, Outcome
 from orchdb.connections import part_of_transaction
-from orchdb.errors import OperationError
+from orchdb.errors import ConnectionLostError, OperationError
 from orchdb.lanes import Lane, Lanes
+from orchdb.sequences import catch_up, is_behind
 from orchdb.shielding import to_the_end
 from orchdb.statements import Parameters, Prepared
 
@@ -59,11 +61,16 @@ class PostgresTransaction(BackendTransaction):
         await self._ready(statements)
 
     async def _ready(self, before: Sequence[str]) -> None:
-        if self._lane.closed() or self._lane.idle():  # psycopg would begin a new one by itself
+        if self._lane.closed():
+            raise ConnectionLostError("the connection to the server was lost")
+        if self._lane.idle():  # psycopg would begin a new one by itself
             raise OperationError("the transaction was ended by an earlier failure or statement")
         if before:
             # To the end: a savepoint takes no time, and half of a script would leave the others wrong.
             await to_the_end(self._lane.script("; ".join(before)))
+
+    def removal(self, prepared: Prepared, error: Exception) -> Callable[[], Awaitable[None]] | None:
+        return partial(catch_up, self._lane, prepared) if is_behind(prepared, error) else None
 
     def interrupt(self) -> bool:
         return False

@@ -19,7 +19,9 @@ from orchdb.errors import OperationError
 from orchdb.files import file_uri, temp_store
 from orchdb.foreign_triggers import Connection as DriverConnection
 from orchdb.foreign_triggers import trust_known_modules
+from orchdb.instants import TIME_FUNCTION
 from orchdb.shielding import to_the_end
+from orchdb.spellings import one_form
 from orchdb.threads import in_thread
 from orchdb.work import Work
 from orchdb.writer import CHECKPOINT_PAGES
@@ -89,6 +91,7 @@ def configure(connection: sqlite3.Connection, settings: dict[str, object]) -> No
     """Apply the settings in their order and read each one back."""
     # The driver's own transaction control loses updates: BEGIN is ours alone.
     connection.isolation_level = None
+    connection.create_function(TIME_FUNCTION, 1, one_form, deterministic=True)
     for name, value in settings.items():
         Pragma(name, value)(connection)
         found = Pragma(name)(connection)

@@ -50,6 +50,14 @@ class InTransaction(Work):
         return self._work(connection)
 
 
+class Undo(Work):
+    """The end of a transaction that SQLAlchemy holds for ended, because its COMMIT was sent: it can have failed."""
+
+    def __call__(self, connection: Connection) -> None:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK").close()
+
+
 class Check(Work):
     """The look at the file before it is written."""
 
@@ -109,6 +117,12 @@ class SqliteTransaction(BackendTransaction):
 
     async def rollback(self) -> None:
         try:
-            await to_the_end(self._lane.connection.rollback())
+            await to_the_end(self._rollback())
         finally:
             self._writer.release()
+
+    async def _rollback(self) -> None:
+        try:
+            await self._lane.connection.rollback()
+        finally:
+            await self._lane.call(Undo())

@@ -18,8 +18,10 @@ from sqlalchemy import (
     Dialect,
     Executable,
     Insert,
+    LargeBinary,
     Select,
     Table,
+    Text,
     Tuple,
     Update,
     bindparam,
@@ -38,8 +40,18 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from orchdb.column_types import CheckedType, Count, Identifier, StoredTime, later, total
+from orchdb.column_types import (
+    CheckedType,
+    Count,
+    CursorIdentifier,
+    CursorTime,
+    Identifier,
+    StoredTime,
+    later,
+    total,
+)
 from orchdb.errors import InvalidValueError
+from orchdb.instants import is_another_spelling, is_understood, stored_id, stored_time
 from orchdb.values import MAX_INTEGER
 
 Row = TypeVar("Row")
@@ -84,9 +96,12 @@ class Prepared:
         self._required: list[str] = [bind.type.place if getattr(bind.type, "required", False) else "" for bind in binds]
         columns: Sequence[Any] = compiled._result_columns  # pyright: ignore[reportPrivateUsage]
         self.returns_rows = bool(columns)
-        self._keys = [column.keyname for column in columns]
-        processors = [(column.keyname, _decoder(column.type, dialect)) for column in columns]
-        self._decoders = [(key, decode) for key, decode in processors if decode is not None]
+        self._keys = [str(column.keyname) for column in columns]  # SQLAlchemy's own kind of text is no key for orjson
+        processors = [(str(column.keyname), _decoder(column.type, dialect)) for column in columns]
+        decoders = [(key, decode) for key, decode in processors if decode is not None]
+        plain: dict[str, Any] = {str(column.keyname): getattr(column.type, "plain", None) for column in columns}
+        self._numbers = [(key, *plain[key], decode) for key, decode in decoders if plain[key]]
+        self._decoders = [(key, decode) for key, decode in decoders if not plain[key]]
 
     def parameters(self, values: Mapping[str, Any]) -> Parameters:
         """The values as the driver takes them, each checked by its column's type."""
@@ -129,6 +144,11 @@ class Prepared:
             for row in rows:
                 if row[key] is not None:
                     row[key] = decode(row[key])
+        for key, kind, least, most, decode in self._numbers:  # nearly every one is just a number: no call for it
+            for row in rows:
+                value = row[key]
+                if value is not None and (type(value) is not kind or not least <= value <= most):
+                    row[key] = decode(value)
         return rows
 
 
@@ -201,6 +221,8 @@ class TableStatements(Generic[Row]):
         self.delete = lru_cache(maxsize=8)(self._delete)
         self.edge = lru_cache(maxsize=8)(self._edge)
         self.prune = lru_cache(maxsize=8)(self._prune)
+        self.misplaced = lru_cache(maxsize=8)(self._misplaced)
+        self.prune_chosen = lru_cache(maxsize=8)(self._prune_chosen)
         self.present = lru_cache(maxsize=8)(self._present)
         self.circle = lru_cache(maxsize=8)(self._circle)
 
@@ -241,13 +263,14 @@ class TableStatements(Generic[Row]):
             *(columns[name] == self._bind(name, name, lookup=True) for name in equal), *self._unless(include_deleted)
         )
         if "since" in bounds:
-            core = core.where(created >= self._bind("since", "created_at", lookup=True))
+            since = self._bind("since", "created_at", lookup=True)
+            core = core.where(created >= since, is_understood(created, ">=", since))
         if "until" in bounds:
-            core = core.where(created < self._bind("until", "created_at", lookup=True))
+            until = self._bind("until", "created_at", lookup=True)
+            core = core.where(created < until, is_understood(created, "<", until))
         if "after" in bounds:
-            here = tuple_(created, key)
-            there = tuple_(bindparam("after_time", type_=created.type), self._bind("after_id", "id", lookup=True))
-            core = core.where(here < there if newest_first else here > there)
+            there = self._cursor()
+            core = core.where(self._position() < there if newest_first else self._position() > there)
         core = core.order_by(created.desc(), key.desc()) if newest_first else core.order_by(created, key)
         if "limit" in bounds:
             core = core.limit(bindparam("limit", type_=BigInteger()))
@@ -329,20 +352,53 @@ class TableStatements(Generic[Row]):
 
     def _prune(self, equal: tuple[str, ...], further: bool, bounded: bool) -> Statement[Row]:
         """Delete the rows before a time that are between two positions, as far as those are given."""
-        core = delete(self.table).where(*self._old(further))
-        core = core.where(*(self.table.c[name] == self._bind(name, name, lookup=True) for name in equal))
+        core = delete(self.table).where(*self._old(further), self._is_old(), *self._equal(equal))
         return Statement(self.table, core.where(self._position() <= self._here("edge")) if bounded else core)
 
-    def _old(self, further: bool) -> list[ColumnElement[bool]]:
+    def _misplaced(self, equal: tuple[str, ...]) -> Statement[Any]:
+        """The ids of rows before a time whose spelling stands behind it: ``limit`` of them, in any order."""
         created = self.table.c.created_at
-        old = created < self._bind("before", "created_at", lookup=True)
+        behind = created >= self._before(), is_another_spelling(created)
+        core = select(self.table.c.id).where(*behind, self._is_old(), *self._equal(equal))
+        return Statement(self.table, core.limit(bindparam("limit", type_=BigInteger())))
+
+    def _prune_chosen(self, equal: tuple[str, ...]) -> Statement[Row]:
+        """Delete the rows with the ids of a JSON array, as far as they are before a time."""
+        chosen = select(func.json_each(bindparam("ids", type_=Text())).table_valued("value").c.value)
+        core = delete(self.table).where(self.table.c.id.in_(chosen), self._is_old(), *self._equal(equal))
+        return Statement(self.table, core)
+
+    def _old(self, further: bool) -> list[ColumnElement[bool]]:
+        old = self.table.c.created_at < self._before()
         return [old, self._position() > self._here("last")] if further else [old]
+
+    def _is_old(self) -> ColumnElement[bool]:
+        return is_understood(self.table.c.created_at, "<", self._before(), strictly=True)
+
+    def _before(self) -> BindParameter[Any]:
+        return self._bind("before", "created_at", lookup=True)
+
+    def _equal(self, names: tuple[str, ...]) -> list[ColumnElement[bool]]:
+        return [self.table.c[name] == self._bind(name, name, lookup=True) for name in names]
 
     def _position(self) -> Tuple:
         return tuple_(self.table.c.created_at, self.table.c.id)
 
     def _here(self, name: str) -> Tuple:
-        return tuple_(bindparam(f"{name}_time", type_=StoredTime()), self._bind(f"{name}_id", "id"))
+        """A position of the walk through the old lines: it stays where it was while they go."""
+        key = bindparam(f"{name}_id", type_=BigInteger())
+        return tuple_(stored_time(self.table.c.created_at, key, bindparam(f"{name}_time", type_=StoredTime())), key)
+
+    def _cursor(self) -> Tuple:
+        """The position that a cursor holds."""
+        key: ColumnElement[Any] = bindparam("after_id", type_=BigInteger())
+        if isinstance(self.table.c.id.type, Identifier):
+            key = bindparam("after_id", type_=CursorIdentifier())
+            key = stored_id(key, bindparam("after_id_bytes", type_=LargeBinary()))
+        given = bindparam("after_stored", type_=StoredTime())
+        return tuple_(
+            stored_time(self.table.c.created_at, key, given, bindparam("after_time", type_=CursorTime())), key
+        )
 
     def _delete(self) -> Statement[Row]:
         return Statement(self.table, delete(self.table).where(self._by_id()))

@@ -7,8 +7,6 @@ vocabulary it is an error.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import math
 import os
@@ -20,7 +18,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Any, cast
+from typing import Any
 
 import orjson
 
@@ -38,7 +36,7 @@ SURELY_FITS = MAX_BYTES // 4
 """Characters that are within ``MAX_BYTES`` whatever they are."""
 
 _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
-_UNPORTABLE = re.compile("[\0\ud800-\udfff]")
+UNPORTABLE = re.compile("[\0\ud800-\udfff]")
 
 
 class NoSuchRowError(Exception):
@@ -74,7 +72,7 @@ def looked_up_id(value: object, *, only_uuid: bool) -> str:
         value = str(value) if isinstance(value, (str, uuid.UUID)) else "\0"
     if only_uuid and _CANONICAL_UUID.fullmatch(value):
         return value
-    if (not value.isascii() or "\0" in value) and _UNPORTABLE.search(value):
+    if (not value.isascii() or "\0" in value) and UNPORTABLE.search(value):
         raise NoSuchRowError
     # Where only a UUID can be bound, one that no row can have: as on SQLite, the statement then finds none.
     return str(uuid.uuid4()) if only_uuid else value
@@ -114,9 +112,9 @@ def text(value: object, place: str) -> str | None:
         return None
     if type(value) is not str:
         value = _as_text(value, place)
-    if (not value.isascii() or "\0" in value) and _UNPORTABLE.search(value):
+    if (not value.isascii() or "\0" in value) and UNPORTABLE.search(value):
         _warn(place, "a NUL or a lone surrogate was replaced by U+FFFD")
-        value = _UNPORTABLE.sub("\ufffd", value)
+        value = UNPORTABLE.sub("\ufffd", value)
     return value if len(value) <= SURELY_FITS else within_size(value, place)
 
 
@@ -126,7 +124,7 @@ def name(value: object, place: str) -> str | None:
         return None
     if type(value) is not str:
         value = _as_text(value, place)
-    if (not value.isascii() or "\0" in value) and _UNPORTABLE.search(value):
+    if (not value.isascii() or "\0" in value) and UNPORTABLE.search(value):
         raise InvalidValueError(f"{place}: holds a NUL or a lone surrogate", column=_column(place))
     return value if len(value) <= SURELY_FITS else within_size(value, place)
 
@@ -231,23 +229,6 @@ def stored_time(value: object, place: str) -> str | None:
     return None if instant is None else time_text(instant)
 
 
-def read_time(value: Any) -> Any:
-    """A stored time in the one form; what is no time comes back as it is."""
-    if isinstance(value, str):
-        if len(value) == 26 and value[10] == "T" and value[20:].isdigit():
-            return value
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return value
-    if isinstance(value, datetime):
-        try:
-            return time_text(value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC))
-        except OverflowError:
-            return value.isoformat()
-    return value
-
-
 # -- numbers ---------------------------------------------------------------------------------------------------------
 
 
@@ -275,24 +256,6 @@ def count(value: object, place: str) -> int | None:
 
 
 # -- JSON ------------------------------------------------------------------------------------------------------------
-
-
-def read_json(value: Any) -> Any:
-    """The value that JSON text holds; text that is not JSON comes back as that text."""
-    if type(value) is not str:
-        if not isinstance(value, bytes):
-            return value
-        value = value.decode(errors="replace")
-    try:  # for every row: contextlib.suppress would cost more than the decoding
-        return orjson.loads(value)
-    except ValueError:
-        pass
-    # Python's own json writes NaN, which is not JSON: what other programs wrote that way is read as null.
-    with contextlib.suppress(ValueError, RecursionError):
-        found: object = json.loads(value, parse_constant=lambda _: None)
-        if isinstance(found, (dict, list)):
-            return cast("object", found)
-    return value
 
 
 # --------------------------------------------------------------------------------------------------------------------

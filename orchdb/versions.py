@@ -36,7 +36,7 @@ from orchdb.shielding import to_the_end
 from orchdb.tables import metadata
 from orchdb.threads import in_thread
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
 """Those in ``migrations/versions``, oldest first."""
 
 HEAD = REVISIONS[-1]

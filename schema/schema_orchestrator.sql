@@ -1,4 +1,4 @@
--- The schema of orchdb on SQLite at revision 0008: five tables, their indexes and triggers, and the revision itself.
+-- The schema of orchdb on SQLite at revision 0009: five tables, their indexes and triggers, and the revision itself.
 --
 -- DatabaseManager applies this file to an empty database when it first connects. By hand: sqlite3 new.db < this file.
 -- `alembic upgrade head` makes the same from the revisions in migrations/, and orchdb/tables.py says it in Python;
@@ -154,12 +154,81 @@ WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]
 BEGIN
     UPDATE orchestrator_agents SET created_at = coalesce(
         (
-            SELECT strftime('%Y-%m-%dT%H:%M:%S', substr(NEW.created_at, 1, 19) || zone)
-                || substr(replace(substr(NEW.created_at, 20), zone, '') || '000000', 1, 7)
-            FROM (SELECT ltrim(substr(NEW.created_at, 21), '0123456789') AS zone)
-            WHERE NEW.created_at GLOB '????-??-??[T ]??:??:??.[0-9]*'
+            SELECT CASE
+                WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
+                    AND instr(given || '.', '.') IN (11, 14, 17, 20)
+                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
+                    || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
+                WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
+                THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
+                WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
+                    AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
+                    AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
+                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
+                    WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
+                    WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
+                    WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
+                    WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
+                END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
+            END
+            FROM (
+                SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
+                FROM (
+                    SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
+                    FROM (
+                        SELECT CASE
+                            WHEN spelled GLOB '????????[T ]??????*'
+                            THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
+                                || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
+                            ELSE spelled
+                        END AS given
+                        FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
+                    )
+                )
+            )
         ),
-        strftime('%Y-%m-%dT%H:%M:%f000', NEW.created_at),
+        NEW.created_at
+    ) WHERE id = NEW.id;
+END;
+
+CREATE TRIGGER trg_orchestrator_agents_created_at_changed AFTER UPDATE OF created_at ON orchestrator_agents
+WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]' AND NEW.created_at IS NOT OLD.created_at
+BEGIN
+    UPDATE orchestrator_agents SET created_at = coalesce(
+        (
+            SELECT CASE
+                WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
+                    AND instr(given || '.', '.') IN (11, 14, 17, 20)
+                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
+                    || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
+                WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
+                THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
+                WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
+                    AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
+                    AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
+                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
+                    WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
+                    WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
+                    WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
+                    WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
+                END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
+            END
+            FROM (
+                SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
+                FROM (
+                    SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
+                    FROM (
+                        SELECT CASE
+                            WHEN spelled GLOB '????????[T ]??????*'
+                            THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
+                                || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
+                            ELSE spelled
+                        END AS given
+                        FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
+                    )
+                )
+            )
+        ),
         NEW.created_at
     ) WHERE id = NEW.id;
 END;
@@ -169,12 +238,81 @@ WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]
 BEGIN
     UPDATE agents SET created_at = coalesce(
         (
-            SELECT strftime('%Y-%m-%dT%H:%M:%S', substr(NEW.created_at, 1, 19) || zone)
-                || substr(replace(substr(NEW.created_at, 20), zone, '') || '000000', 1, 7)
-            FROM (SELECT ltrim(substr(NEW.created_at, 21), '0123456789') AS zone)
-            WHERE NEW.created_at GLOB '????-??-??[T ]??:??:??.[0-9]*'
+            SELECT CASE
+                WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
+                    AND instr(given || '.', '.') IN (11, 14, 17, 20)
+                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
+                    || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
+                WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
+                THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
+                WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
+                    AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
+                    AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
+                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
+                    WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
+                    WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
+                    WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
+                    WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
+                END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
+            END
+            FROM (
+                SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
+                FROM (
+                    SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
+                    FROM (
+                        SELECT CASE
+                            WHEN spelled GLOB '????????[T ]??????*'
+                            THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
+                                || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
+                            ELSE spelled
+                        END AS given
+                        FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
+                    )
+                )
+            )
         ),
-        strftime('%Y-%m-%dT%H:%M:%f000', NEW.created_at),
+        NEW.created_at
+    ) WHERE id = NEW.id;
+END;
+
+CREATE TRIGGER trg_agents_created_at_changed AFTER UPDATE OF created_at ON agents
+WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]' AND NEW.created_at IS NOT OLD.created_at
+BEGIN
+    UPDATE agents SET created_at = coalesce(
+        (
+            SELECT CASE
+                WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
+                    AND instr(given || '.', '.') IN (11, 14, 17, 20)
+                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
+                    || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
+                WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
+                THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
+                WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
+                    AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
+                    AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
+                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
+                    WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
+                    WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
+                    WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
+                    WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
+                END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
+            END
+            FROM (
+                SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
+                FROM (
+                    SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
+                    FROM (
+                        SELECT CASE
+                            WHEN spelled GLOB '????????[T ]??????*'
+                            THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
+                                || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
+                            ELSE spelled
+                        END AS given
+                        FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
+                    )
+                )
+            )
+        ),
         NEW.created_at
     ) WHERE id = NEW.id;
 END;
@@ -184,12 +322,81 @@ WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]
 BEGIN
     UPDATE prompts SET created_at = coalesce(
         (
-            SELECT strftime('%Y-%m-%dT%H:%M:%S', substr(NEW.created_at, 1, 19) || zone)
-                || substr(replace(substr(NEW.created_at, 20), zone, '') || '000000', 1, 7)
-            FROM (SELECT ltrim(substr(NEW.created_at, 21), '0123456789') AS zone)
-            WHERE NEW.created_at GLOB '????-??-??[T ]??:??:??.[0-9]*'
+            SELECT CASE
+                WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
+                    AND instr(given || '.', '.') IN (11, 14, 17, 20)
+                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
+                    || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
+                WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
+                THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
+                WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
+                    AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
+                    AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
+                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
+                    WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
+                    WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
+                    WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
+                    WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
+                END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
+            END
+            FROM (
+                SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
+                FROM (
+                    SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
+                    FROM (
+                        SELECT CASE
+                            WHEN spelled GLOB '????????[T ]??????*'
+                            THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
+                                || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
+                            ELSE spelled
+                        END AS given
+                        FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
+                    )
+                )
+            )
         ),
-        strftime('%Y-%m-%dT%H:%M:%f000', NEW.created_at),
+        NEW.created_at
+    ) WHERE id = NEW.id;
+END;
+
+CREATE TRIGGER trg_prompts_created_at_changed AFTER UPDATE OF created_at ON prompts
+WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]' AND NEW.created_at IS NOT OLD.created_at
+BEGIN
+    UPDATE prompts SET created_at = coalesce(
+        (
+            SELECT CASE
+                WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
+                    AND instr(given || '.', '.') IN (11, 14, 17, 20)
+                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
+                    || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
+                WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
+                THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
+                WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
+                    AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
+                    AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
+                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
+                    WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
+                    WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
+                    WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
+                    WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
+                END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
+            END
+            FROM (
+                SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
+                FROM (
+                    SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
+                    FROM (
+                        SELECT CASE
+                            WHEN spelled GLOB '????????[T ]??????*'
+                            THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
+                                || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
+                            ELSE spelled
+                        END AS given
+                        FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
+                    )
+                )
+            )
+        ),
         NEW.created_at
     ) WHERE id = NEW.id;
 END;
@@ -199,12 +406,81 @@ WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]
 BEGIN
     UPDATE agent_logs SET created_at = coalesce(
         (
-            SELECT strftime('%Y-%m-%dT%H:%M:%S', substr(NEW.created_at, 1, 19) || zone)
-                || substr(replace(substr(NEW.created_at, 20), zone, '') || '000000', 1, 7)
-            FROM (SELECT ltrim(substr(NEW.created_at, 21), '0123456789') AS zone)
-            WHERE NEW.created_at GLOB '????-??-??[T ]??:??:??.[0-9]*'
+            SELECT CASE
+                WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
+                    AND instr(given || '.', '.') IN (11, 14, 17, 20)
+                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
+                    || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
+                WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
+                THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
+                WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
+                    AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
+                    AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
+                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
+                    WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
+                    WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
+                    WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
+                    WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
+                END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
+            END
+            FROM (
+                SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
+                FROM (
+                    SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
+                    FROM (
+                        SELECT CASE
+                            WHEN spelled GLOB '????????[T ]??????*'
+                            THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
+                                || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
+                            ELSE spelled
+                        END AS given
+                        FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
+                    )
+                )
+            )
         ),
-        strftime('%Y-%m-%dT%H:%M:%f000', NEW.created_at),
+        NEW.created_at
+    ) WHERE id = NEW.id;
+END;
+
+CREATE TRIGGER trg_agent_logs_created_at_changed AFTER UPDATE OF created_at ON agent_logs
+WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]' AND NEW.created_at IS NOT OLD.created_at
+BEGIN
+    UPDATE agent_logs SET created_at = coalesce(
+        (
+            SELECT CASE
+                WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
+                    AND instr(given || '.', '.') IN (11, 14, 17, 20)
+                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
+                    || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
+                WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
+                THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
+                WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
+                    AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
+                    AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
+                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
+                    WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
+                    WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
+                    WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
+                    WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
+                END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
+            END
+            FROM (
+                SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
+                FROM (
+                    SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
+                    FROM (
+                        SELECT CASE
+                            WHEN spelled GLOB '????????[T ]??????*'
+                            THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
+                                || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
+                            ELSE spelled
+                        END AS given
+                        FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
+                    )
+                )
+            )
+        ),
         NEW.created_at
     ) WHERE id = NEW.id;
 END;
@@ -214,12 +490,81 @@ WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]
 BEGIN
     UPDATE system_logs SET created_at = coalesce(
         (
-            SELECT strftime('%Y-%m-%dT%H:%M:%S', substr(NEW.created_at, 1, 19) || zone)
-                || substr(replace(substr(NEW.created_at, 20), zone, '') || '000000', 1, 7)
-            FROM (SELECT ltrim(substr(NEW.created_at, 21), '0123456789') AS zone)
-            WHERE NEW.created_at GLOB '????-??-??[T ]??:??:??.[0-9]*'
+            SELECT CASE
+                WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
+                    AND instr(given || '.', '.') IN (11, 14, 17, 20)
+                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
+                    || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
+                WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
+                THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
+                WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
+                    AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
+                    AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
+                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
+                    WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
+                    WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
+                    WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
+                    WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
+                END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
+            END
+            FROM (
+                SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
+                FROM (
+                    SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
+                    FROM (
+                        SELECT CASE
+                            WHEN spelled GLOB '????????[T ]??????*'
+                            THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
+                                || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
+                            ELSE spelled
+                        END AS given
+                        FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
+                    )
+                )
+            )
         ),
-        strftime('%Y-%m-%dT%H:%M:%f000', NEW.created_at),
+        NEW.created_at
+    ) WHERE id = NEW.id;
+END;
+
+CREATE TRIGGER trg_system_logs_created_at_changed AFTER UPDATE OF created_at ON system_logs
+WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]' AND NEW.created_at IS NOT OLD.created_at
+BEGIN
+    UPDATE system_logs SET created_at = coalesce(
+        (
+            SELECT CASE
+                WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
+                    AND instr(given || '.', '.') IN (11, 14, 17, 20)
+                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
+                    || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
+                WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
+                THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
+                WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
+                    AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
+                    AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
+                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
+                    WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
+                    WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
+                    WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
+                    WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
+                END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
+            END
+            FROM (
+                SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
+                FROM (
+                    SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
+                    FROM (
+                        SELECT CASE
+                            WHEN spelled GLOB '????????[T ]??????*'
+                            THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
+                                || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
+                            ELSE spelled
+                        END AS given
+                        FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
+                    )
+                )
+            )
+        ),
         NEW.created_at
     ) WHERE id = NEW.id;
 END;
@@ -231,4 +576,4 @@ CREATE TABLE orchdb_version (
     CONSTRAINT orchdb_version_pkc PRIMARY KEY (version_num)
 );
 
-INSERT INTO orchdb_version (version_num) VALUES ('0008');
+INSERT INTO orchdb_version (version_num) VALUES ('0009');

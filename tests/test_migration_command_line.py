@@ -41,7 +41,7 @@ def test_the_argument_stands_above_the_variables_and_they_above_the_default(tmp_
         assert not found.exists()
         run = command_line(*arguments, "upgrade", "head", cwd=tmp_path, environment=environment)
         assert run.returncode == 0, run.stderr
-        assert revision_of(found) == "0008"
+        assert revision_of(found) == "0009"
 
 
 def test_a_new_file_is_readable_by_its_owner_only_and_can_give_space_back(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_two_upgrades_at_once_on_postgres_both_succeed(postgres_url: str) -> Non
         runs = list(pool.map(lambda _: command_line("-x", f"url={postgres_url}", "upgrade", "head"), range(2)))
     assert [run.returncode for run in runs] == [0, 0], [run.stderr for run in runs]
     with transaction(postgres_url) as connection:
-        assert connection.execute(text("SELECT version_num FROM orchdb_version")).scalars().all() == ["0008"]
+        assert connection.execute(text("SELECT version_num FROM orchdb_version")).scalars().all() == ["0009"]
 
 
 def test_the_sql_for_postgres_can_be_printed_and_run_by_hand(postgres_url: str) -> None:
@@ -90,7 +90,7 @@ def test_the_sql_for_postgres_can_be_printed_and_run_by_hand(postgres_url: str) 
     script = run.stdout.replace("BEGIN;\n", "").replace("COMMIT;\n", "")
     with transaction(postgres_url) as connection:
         connection.exec_driver_sql(script.replace("%", "%%"))
-        assert connection.execute(text("SELECT version_num FROM orchdb_version")).scalar() == "0008"
+        assert connection.execute(text("SELECT version_num FROM orchdb_version")).scalar() == "0009"
 
 
 @pytest.mark.parametrize(

@@ -235,10 +235,10 @@ def test_a_type_is_any_text_but_the_empty_one(model: type[BaseModel], name: str)
 @pytest.mark.parametrize(
     "name", ["tokens_input", "tokens_output", "tokens_cache_read", "tokens_cache_write", "latency_ms"]
 )
-def test_a_count_is_a_whole_number_from_zero(name: str) -> None:
-    for accepted in (None, 0, 2**63 - 1):
+def test_a_count_is_a_whole_number(name: str) -> None:
+    for accepted in (None, 0, 2**63 - 1, -1):  # what another program wrote may be below 0
         assert getattr(Prompt.model_validate({**ROWS[Prompt], name: accepted}), name) == accepted
-    for malformed in (-1, 2**63, 1.0, "1", True):
+    for malformed in (2**63, 1.0, "1", True):
         with pytest.raises(ValidationError, match=name):
             Prompt.model_validate({**ROWS[Prompt], name: malformed})
 

@@ -198,7 +198,7 @@ POOLER = pytest.mark.skipif(pgbouncer() is None, reason="Debian's package pgboun
 
 @POOLER
 @pytest.mark.parametrize("driver", DRIVERS)
-async def test_tls_as_people_know_it_from_libpq(server: Server, driver: str) -> None:
+async def test_tls_as_people_know_it_from_libpq(server: Server, driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # The pooler encrypts, because the server that the tests start was built without.
     with folder() as place, folder() as elsewhere:
         trusted, other = make_certificate(place), make_certificate(elsewhere)
@@ -216,6 +216,11 @@ async def test_tls_as_people_know_it_from_libpq(server: Server, driver: str) -> 
                 await connect(sslmode="disable")
             with pytest.raises(OperationError, match="certificate"):
                 await connect(sslmode="verify-full", sslrootcert=str(other))
+            with pytest.raises(OperationError, match="certificate"):
+                await connect(sslrootcert="system")
+            monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+            await connect(sslrootcert="system")
+            await connect(sslmode="verify-full", sslrootcert="system", ssl_min_protocol_version="TLSv1.2")
 
 
 @POOLER

@@ -116,18 +116,12 @@ async def test_the_reading_connection_cannot_write(url: URL) -> None:
 
 async def test_a_statement_that_takes_too_long_is_ended(url: URL) -> None:
     async with DatabaseManager(url, statement_timeout=0.2) as db:
-
-        async def block() -> None:
-            async with db.transaction() as tx:
-                await tx.create_orchestrator_agent("scout")
-                with pytest.raises(DBAPIError, match="statement timeout"):
-                    await tx.conn.execute(text("SELECT pg_sleep(10)"))
-                with pytest.raises(OperationError, match="25P02"):
-                    await tx.list_orchestrator_agents()
-
-        with pytest.raises(OperationError, match="25P02"):
-            await block()
-        assert await db.list_orchestrator_agents() == []
+        async with db.transaction() as tx:
+            await tx.create_orchestrator_agent("scout")
+            with pytest.raises(DBAPIError, match="statement timeout"):
+                await tx.conn.execute(text("SELECT pg_sleep(10)"))
+            assert len(await tx.list_orchestrator_agents()) == 1
+        assert len(await db.list_orchestrator_agents()) == 1
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

@@ -21,7 +21,9 @@ from sqlalchemy import Table
 from orchdb import DatabaseManager, cursor_of
 from orchdb.backend import Backend, Horizon, Outcome
 from orchdb.database import Database
+from orchdb.instants import TIME_FUNCTION
 from orchdb.postgres import PostgresBackend
+from orchdb.spellings import one_form
 from orchdb.sqlite import SqliteBackend
 from orchdb.statements import Parameters, Prepared, Statement
 from orchdb.tables import metadata
@@ -261,6 +263,7 @@ async def sqlite_database(path: Path, logs: int) -> sqlite3.Connection:
     async with DatabaseManager(path):
         pass
     connection = sqlite3.connect(path)
+    connection.create_function(TIME_FUNCTION, 1, one_form, deterministic=True)
     for statement in sqlite_rows(logs):
         connection.execute(statement)
     connection.execute("ANALYZE")

@@ -74,7 +74,7 @@ async def test_a_current_database_costs_one_query_and_no_alembic(target: Target)
         [sys.executable, "-c", COUNTING, target.url], capture_output=True, text=True, timeout=60, check=True
     )
     statements, modules = ast.literal_eval(counting.stdout)
-    assert statements == ["SELECT version_num FROM orchdb_version"]
+    assert [statement.split()[1].strip(",") for statement in statements] == ["version_num"]
     assert modules == []
 
 

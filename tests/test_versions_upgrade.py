@@ -276,7 +276,8 @@ async def test_another_managers_reads_go_on_during_an_upgrade(tmp_path: Path) ->
     upgrade(old.path)
     async with DatabaseManager(old.path, read_only=True) as db:
         change(old.path, "UPDATE orchdb_version SET version_num = '0007'")  # as if an older program had made it
-        change(old.path, *(f"DROP TRIGGER trg_{table}_created_at" for table in TABLES))
+        for suffix in ("created_at", "created_at_changed"):
+            change(old.path, *(f"DROP TRIGGER trg_{table}_{suffix}" for table in TABLES))
         change(old.path, "DROP TRIGGER trg_agents_updated_at")
         connecting = asyncio.create_task(connected(old.path))
         while not connecting.done():

@@ -102,7 +102,7 @@ class AgentLogOperations(TableOperations):
         """The lines of an agent, oldest first.
 
         Args:
-            since: Created at this time or later.
+            since: Created at this time or later, as far as another program's spelling of it is understood.
             until: Created before this time.
             after: Continue after the row whose ``cursor_of`` this is.
         """

@@ -94,7 +94,7 @@ class AgentOperations(TableOperations):
         """The agents, newest first.
 
         Args:
-            since: Created at this time or later.
+            since: Created at this time or later, as far as another program's spelling of it is understood.
             until: Created before this time.
             after: Continue after the row whose ``cursor_of`` this is.
         """

@@ -8,6 +8,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
+
 from orchdb.database import failures_reported
 from orchdb.errors import InvalidValueError
 from orchdb.operations.agent_logs import AGENT_LOGS
@@ -27,7 +29,9 @@ class RetentionOperations(TableOperations):
     async def cleanup_old_logs(self, days: float = 30) -> int:
         """How many lines were deleted: those of both log tables that are older than so many days.
 
-        An SQLite file becomes as small as its rows, unless this is in a transaction.
+        A line whose time another program spelled in its own way is judged by what it means, and kept if that is not
+        certain. An SQLite file becomes as small as its rows, unless this is in a transaction.
+
 
         Raises:
             InvalidValueError: ``days`` is no number from 0.
@@ -42,7 +46,7 @@ class RetentionOperations(TableOperations):
         return await self._prune("cleanup_old_logs", before, None)
 
     async def prune(self, before: Time, *, log_level: LogLevel | None = None) -> int:
-        """How many lines were deleted: those of both log tables that were created before the time.
+        """How many lines were deleted: those of both log tables that were created, for certain, before the time.
 
         An SQLite file becomes as small as its rows, unless this is in a transaction.
 
@@ -57,7 +61,7 @@ class RetentionOperations(TableOperations):
         return await self._prune("prune", moment, log_level)
 
     async def _prune(self, operation: str, before: datetime | None, log_level: LogLevel | None) -> int:
-        values = {"before": before, "log_level": log_level, "offset": _ROWS_AT_A_TIME - 1}
+        values = {"before": before, "log_level": log_level, "offset": _ROWS_AT_A_TIME - 1, "limit": _ROWS_AT_A_TIME}
         equal = () if log_level is None else ("log_level",)
         tables: tuple[TableStatements[Any], ...] = (AGENT_LOGS, SYSTEM_LOGS)
         for table in tables:
@@ -76,4 +80,12 @@ class RetentionOperations(TableOperations):
             deleted += await self._verbs.execute(operation, table.prune(equal, further, True), values)
             values |= {"last_time": edge["edge_time"], "last_id": edge["id"]}
             further = True
-        return deleted + await self._verbs.execute(operation, table.prune(equal, further, False), values)
+        deleted += await self._verbs.execute(operation, table.prune(equal, further, False), values)
+        # What another program spelled in its own way may stand behind the time and yet mean an earlier one.
+        while found := await self._verbs.fetch_all(operation, table.misplaced(equal), values):
+            chosen = values | {"ids": orjson.dumps([row["id"] for row in found]).decode()}
+            gone = await self._verbs.execute(operation, table.prune_chosen(equal), chosen)
+            deleted += gone
+            if not gone:  # another program keeps them
+                break
+        return deleted

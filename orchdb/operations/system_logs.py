@@ -64,7 +64,7 @@ class SystemLogOperations(TableOperations):
         """The lines, oldest first.
 
         Args:
-            since: Created at this time or later.
+            since: Created at this time or later, as far as another program's spelling of it is understood.
             until: Created before this time.
             after: Continue after the row whose ``cursor_of`` this is.
         """

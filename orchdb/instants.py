@@ -1,0 +1,134 @@
+"""SQL for times that another program may have spelled in its own way: what they mean, and where their rows stand.
+
+Only SQLite keeps a time as it was written; on Postgres each of these is the plain thing. The SQL function
+``orchdb_time``, which each connection of orchdb's to SQLite has, is ``spellings.one_form``. The order and the position
+of rows are those of what is stored, so that an index has them; what a time means decides what is too old and what a
+list of some hours shows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Boolean, ColumnElement
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+TIME_FUNCTION = "orchdb_time"
+_ONE_FORM = "'????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'"
+# The function's arguments have to be UTF-8, and only ASCII can be a time.
+_ASCII = "{0} NOT GLOB '*[^ -~]*' AND instr({0}, char(0)) = 0"
+_MEANING = f"CASE WHEN {{0}} GLOB {_ONE_FORM}{{1}} THEN {{0}} WHEN {_ASCII} THEN {TIME_FUNCTION}({{0}}) END"
+# With a modifier, because only then SQLite looks at whether the month has such a day.
+_IS_A_TIME = " AND strftime('%Y-%m-%dT%H:%M:%S', substr({0}, 1, 19), '+0 days') || substr({0}, 20) = {0}"
+# What a cursor holds is what was shown. Its row counts only as long as it still shows that, so that nobody who changes
+# the row moves the page.
+_STORED = f"""(
+    SELECT kept.created_at FROM {{table}} AS kept
+    WHERE kept.id = {{key}} AND kept.created_at NOT GLOB {_ONE_FORM} AND CASE
+        WHEN {_ASCII.format("kept.created_at")}
+        THEN coalesce({TIME_FUNCTION}(kept.created_at), CAST(kept.created_at AS TEXT)) = {{shown}}
+        ELSE {{shown}} GLOB '*[^ -~]*'
+    END
+)"""  # noqa: S608  # the names are the tables' own
+
+
+class is_understood(FunctionElement[bool]):  # noqa: N801  # an SQL function
+    """Whether a time means one that compares so; beside the comparison of the column itself, which an index serves.
+
+    Args:
+        column: The column.
+        operator: The comparison.
+        bound: What it is compared with.
+        strictly: Whether text in the one form, such as ``2026-02-31T00:00:00.000000``, is looked at closely too.
+    """
+
+    inherit_cache = False
+    type = Boolean()
+
+    def __init__(
+        self, column: ColumnElement[Any], operator: str, bound: ColumnElement[Any], *, strictly: bool = False
+    ) -> None:
+        super().__init__(column, bound)
+        self.operator = operator
+        self.strictly = strictly
+
+
+class is_another_spelling(FunctionElement[bool]):  # noqa: N801
+    """Whether a column's time is not in the one form."""
+
+    inherit_cache = True
+    type = Boolean()
+
+
+class stored_time(FunctionElement[Any]):  # noqa: N801
+    """The time of a position: what is given, or what the row with the id holds.
+
+    Args:
+        column: The time's column.
+        key: The id, as ``stored_id`` or bound.
+        given: The time exactly as it is stored; NULL if that cannot be bound.
+        shown: Where only that is known: the time as it is shown, which is the position if there is no such row any
+            more.
+    """
+
+    inherit_cache = True
+
+
+class stored_id(FunctionElement[Any]):  # noqa: N801
+    """The id of a position: the id, or if it is no UTF-8, text of these bytes."""
+
+    inherit_cache = True
+
+
+@compiles(is_understood)
+def _nothing_to_ask(element: is_understood, compiler: SQLCompiler, **options: Any) -> str:
+    return "true"
+
+
+@compiles(is_understood, "sqlite")
+def _is_understood(element: is_understood, compiler: SQLCompiler, **options: Any) -> str:
+    column, bound = _processed(element, compiler, options)
+    meaning = _MEANING.format(column, _IS_A_TIME.format(column) if element.strictly else "")
+    return f"{meaning} {element.operator} {bound}"
+
+
+@compiles(is_another_spelling)
+def _never(element: is_another_spelling, compiler: SQLCompiler, **options: Any) -> str:
+    return "false"
+
+
+@compiles(is_another_spelling, "sqlite")
+def _is_another_spelling(element: is_another_spelling, compiler: SQLCompiler, **options: Any) -> str:
+    (column,) = _processed(element, compiler, options)
+    return f"{column} NOT GLOB {_ONE_FORM}"
+
+
+@compiles(stored_time)
+def _as_given(element: stored_time, compiler: SQLCompiler, **options: Any) -> str:
+    return str(compiler.process(list(element.clauses)[-1], **options))
+
+
+@compiles(stored_time, "sqlite")
+def _stored_time(element: stored_time, compiler: SQLCompiler, **options: Any) -> str:
+    table = next(iter(element.clauses)).table.name
+    _, key, given, *shown = _processed(element, compiler, options)
+    if shown:
+        return f"coalesce({given}, {_STORED.format(table=table, key=key, shown=shown[0])}, {shown[0]})"
+    return f"coalesce({given}, (SELECT kept.created_at FROM {table} AS kept WHERE kept.id = {key}))"  # noqa: S608
+
+
+@compiles(stored_id)
+def _plain_id(element: stored_id, compiler: SQLCompiler, **options: Any) -> str:
+    return str(compiler.process(next(iter(element.clauses)), **options))
+
+
+@compiles(stored_id, "sqlite")
+def _stored_id(element: stored_id, compiler: SQLCompiler, **options: Any) -> str:
+    key, text = _processed(element, compiler, options)
+    return f"coalesce(CAST({text} AS TEXT), {key})"
+
+
+def _processed(element: FunctionElement[Any], compiler: SQLCompiler, options: dict[str, Any]) -> list[str]:
+    return [str(compiler.process(clause, **options)) for clause in element.clauses]
