@@ -12,8 +12,8 @@ Result = TypeVar("Result")
 class _Work(asyncio.Task[Result]):
     """A task that nobody can cancel: a shutdown that cancels every task of the loop would break it off half-way.
 
-    But for a time-out inside it, such as a driver's for a server that has gone silent: the loop itself calls that, not a
-    task, and nobody from outside the loop.
+    But for a time-out inside it, such as a driver's for a server that has gone silent: the loop itself calls that, and
+    neither a task nor somebody outside of the loop.
     """
 
     def cancel(self, msg: object = None) -> bool:
@@ -25,6 +25,11 @@ async def _waited_for(awaitable: Awaitable[Result]) -> Result:
     return await awaitable
 
 
+def begun(awaitable: Awaitable[Result]) -> asyncio.Future[Result]:
+    """A task that runs it to its end, whoever waits for it or does not."""
+    return _Work(_waited_for(awaitable), loop=asyncio.get_running_loop())
+
+
 async def to_the_end(awaitable: Awaitable[Result]) -> Result:
     """Wait until it is done, however often the caller is cancelled meanwhile; then raise the cancellation.
 
@@ -33,7 +38,7 @@ async def to_the_end(awaitable: Awaitable[Result]) -> Result:
     if isinstance(awaitable, asyncio.Future):
         work: asyncio.Future[Result] = awaitable
     else:
-        work = _Work(_waited_for(awaitable), loop=asyncio.get_running_loop())
+        work = begun(awaitable)
     cancellation: asyncio.CancelledError | None = None
     while not work.done():
         try:

@@ -15,7 +15,7 @@ from alembic.util import CommandError
 from sqlalchemy import text
 
 import orchdb
-from orchdb.versions import shipped
+from orchdb.versions import HEAD, shipped
 from tests.alembic_runs import command_line, configuration, transaction
 from tests.old_files import OldFile
 
@@ -134,7 +134,7 @@ def test_a_percent_sign_in_the_folder_of_the_package_is_only_a_character(tmp_pat
         ini=place / "alembic.ini",
     )
     assert run.returncode == 0, run.stderr
-    assert revision_of(tmp_path / "new.db") == "0008"
+    assert revision_of(tmp_path / "new.db") == HEAD
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_question_of_a_programs_makes_no_database_either(tmp_path: Path, monke
         command.current(configuration())
     assert list(tmp_path.iterdir()) == []
     command.upgrade(configuration(), "head")
-    assert revision_of(tmp_path / "typo.db") == "0008"
+    assert revision_of(tmp_path / "typo.db") == HEAD
 
 
 def test_a_database_in_memory_is_refused_and_makes_no_file(tmp_path: Path) -> None:
