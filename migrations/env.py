@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchdb import migrating, versions
-from orchdb.errors import InvalidValueError, OperationError
+from orchdb.errors import InvalidValueError, OperationError, why_not_connected
 from orchdb.files import make, require
 from orchdb.location import MEMORY, resolve
 from orchdb.postgres_settings import PostgresOptions, PostgresSettings
@@ -56,8 +56,12 @@ def options(dialect: str) -> dict[str, Any]:
 
 
 def target() -> URL:
+    given = context.get_x_argument(as_dictionary=True)
+    unknown = sorted(given.keys() - {"url"})
+    if unknown:  # misspelt, it would be the default database that is changed
+        raise CommandError(f"-x {unknown[0]}: there is only -x url=")
     try:
-        return resolve(context.get_x_argument(as_dictionary=True).get("url") or None)
+        return resolve(given.get("url") or None)
     except InvalidValueError as error:
         raise CommandError(error.message) from None
 
@@ -128,7 +132,7 @@ def run_from_command_line() -> None:
     except DBAPIError as error:
         failure = f"nothing was changed: {versions.reason(error)}"
     except OSError as error:
-        failure = f"nothing was changed: {str(error) or type(error).__name__}"
+        failure = f"nothing was changed, there is no connection: {why_not_connected(error)}"
     except (InvalidValueError, OperationError) as error:
         failure = error.message
     if failure is not None:

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 
 from orchdb.backend import Outcome
 from orchdb.errors import NotConnectedError, own
-from orchdb.lanes import Lane, Lanes
+from orchdb.lanes import Lane
 from orchdb.line import Line
+from orchdb.pool import Lanes
+from orchdb.prepared import Parameters, Prepared
 from orchdb.shielding import to_the_end
-from orchdb.statements import Parameters, Prepared
 
 MAX_WAITING = 10_000
 MAX_GROUP = 500

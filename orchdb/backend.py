@@ -1,4 +1,4 @@
-"""What the two engines have in common: the interface that the verbs of ``orchdb.database`` run on."""
+"""What the two engines have in common: the interface that the verbs of ``orchdb.verbs`` run on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Dialect, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchdb.statements import Parameters, Prepared
+from orchdb.prepared import Parameters, Prepared
 
 Durability = Literal["normal", "full"]
 
@@ -108,6 +108,10 @@ class Backend(ABC):
     @abstractmethod
     async def open(self) -> None:
         """Connect and prepare the schema; nothing stays open if it fails."""
+
+    @abstractmethod
+    def send_away(self) -> None:
+        """Fail what waits behind the blocks that are still open, and are about to be ended."""
 
     @abstractmethod
     async def close(self) -> None:

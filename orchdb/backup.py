@@ -96,9 +96,12 @@ def _settle(pending: Path) -> None:
 
 
 def _expanded(path: Path) -> Path:
-    with contextlib.suppress(RuntimeError):  # there is no such user: the name is taken as it is
-        path = path.expanduser()
-    return path.absolute()
+    expanded = None
+    with contextlib.suppress(RuntimeError):
+        expanded = path.expanduser().absolute()
+    if expanded is None:
+        raise OperationError(f"the backup {path} cannot be made: there is no such user")
+    return expanded
 
 
 def _back_up(source: str, target: Path, stop: threading.Event) -> None:

@@ -25,9 +25,9 @@ from typing import TypeVar
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb.backend import BackendTransaction, Outcome
-from orchdb.errors import NotConnectedError, OperationError
+from orchdb.errors import NotConnectedError, OperationError, OrchdbError, translate
+from orchdb.prepared import Parameters, Prepared
 from orchdb.shielding import to_the_end
-from orchdb.statements import Parameters, Prepared
 from orchdb.turns import ENDED, Turn, Turns
 
 Result = TypeVar("Result")
@@ -139,10 +139,21 @@ class Block:
     async def _own_step(self, scope: Scope, statement: Callable[[], Awaitable[Result]]) -> Result:
         async def call(before: Sequence[str]) -> Result:
             self._own_statements = True
-            await self.transaction.script(before)
+            await self._set(before)
             return await statement()
 
         return await self.step(scope, call)
+
+    async def _set(self, savepoint: Sequence[str]) -> None:
+        """Set a savepoint for a caller who gets the errors as they are: one of orchdb's own must be one of orchdb's."""
+        failure: OrchdbError
+        try:
+            await self.transaction.script(savepoint)
+        except Exception as error:
+            failure = translate(error, "transaction", None)
+        else:
+            return
+        raise failure
 
     async def step(
         self, scope: Scope, call: Call[Result], *, changes: bool = True, prepared: Prepared | None = None

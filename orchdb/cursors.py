@@ -27,6 +27,9 @@ def cursor_of(row: AnyRow) -> str:
 
     Args:
         row: A row that a list returned, usually the last of a page.
+
+    Raises:
+        InvalidValueError: It is something else.
     """
     table = _table_of(row)
     created_at: str = row["created_at"]
@@ -77,15 +80,18 @@ def _stored(portable: Any) -> str | bytes | None:
     return TextBytes(content) if is_text else content
 
 
-def _table_of(row: Mapping[str, Any]) -> str:
-    if "component" in row:
-        return "system_logs"
-    if "log_type" in row:
-        return "agent_logs"
-    if "prompt_type" in row:
-        return "prompts"
-    if "session_id" in row:
-        return "agents"
-    if "agent_type" in row:
-        return "orchestrator_agents"
+_TOLD_BY = {
+    "component": "system_logs",
+    "log_type": "agent_logs",
+    "prompt_type": "prompts",
+    "session_id": "agents",
+    "agent_type": "orchestrator_agents",
+}
+
+
+def _table_of(row: Any) -> str:
+    if isinstance(row, Mapping) and "id" in row and "created_at" in row:
+        for column, table in _TOLD_BY.items():
+            if column in row:
+                return table
     raise InvalidValueError("cursor_of: this is not a row of orchdb")

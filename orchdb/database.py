@@ -1,43 +1,27 @@
-"""How: opens and closes the backend, runs a statement, times and logs it, and turns failures into orchdb's errors.
-
-The verbs are the only way to the database. ``Verbs`` says what they do; ``Database`` runs them each in a transaction of
-its own, ``TransactionVerbs`` all in one.
-"""
+"""A backend and its life: opened, used by one event loop of one process, closed when what runs has ended."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import sys
-import time
-from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence, Sized
-from contextlib import asynccontextmanager, contextmanager
-from functools import partial
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import Dialect, Table
+from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchdb.backend import Backend, Horizon, Outcome
-from orchdb.blocks import Block, Scope
-from orchdb.errors import NotConnectedError, OperationError, OrchdbError, translate
-from orchdb.naive_times import NaiveDatetimeWarning
+from orchdb.backend import Backend, Horizon
+from orchdb.blocks import Block
+from orchdb.errors import NotConnectedError, OperationError, OrchdbError
+from orchdb.prepared import Statement
 from orchdb.shielding import to_the_end
-from orchdb.statements import Parameters, Prepared, Statement
 from orchdb.values import NoSuchRowError
+from orchdb.verbs import Row, TransactionVerbs, Values, Verbs, failed
 
-Row = TypeVar("Row")
-Result = TypeVar("Result")
-Values = Mapping[str, Any]
-
-logger = logging.getLogger("orchdb")
-
-_NOTHING = Outcome([], 0)
-_CHECKED_AT_A_TIME = 500
 _CLOSE_SECONDS = 5  # what is running may wait for a lock, and then needs a moment
 _LEFT_OPEN = (
     "this task has a db.transaction() open in an async generator that is paused, and a block in here would be a part "
@@ -57,170 +41,6 @@ if sys.platform != "win32":  # which has no forks
     os.register_at_fork(after_in_child=_forked)
 
 
-class Verbs(ABC):
-    """What an operation can do with a statement. Each call names the public operation, for logs and errors.
-
-    Attributes:
-        dialect: What statements are compiled for.
-    """
-
-    dialect: Dialect
-    # Attributes and no methods: on the path of every operation each call more would cost.
-    _read: Callable[[Prepared, Parameters], Awaitable[Outcome]]
-    _write: Callable[[Prepared, Parameters], Awaitable[Outcome]]
-    _write_many: Callable[[Prepared, Sequence[Parameters]], Awaitable[list[int]]]
-
-    async def fetch_one(self, operation: str, statement: Statement[Row], values: Values) -> Row | None:
-        """The row, or ``None``."""
-        rows = (await self._run(operation, statement, values, write=False)).rows
-        return rows[0] if rows else None
-
-    async def fetch_all(self, operation: str, statement: Statement[Row], values: Values) -> list[Row]:
-        """All rows, in the order of the statement."""
-        return (await self._run(operation, statement, values, write=False)).rows
-
-    async def fetch_value(self, operation: str, statement: Statement[Any], values: Values) -> Any:
-        """The first column of the first row, or ``None``."""
-        rows = (await self._run(operation, statement, values, write=False)).rows
-        return next(iter(rows[0].values())) if rows else None
-
-    async def execute(self, operation: str, statement: Statement[Any], values: Values) -> int:
-        """How many rows were changed."""
-        return (await self._run(operation, statement, values, write=True)).changed
-
-    async def insert(self, operation: str, statement: Statement[Any], values: Values) -> int:
-        """The id that the database gave to the row; 0 where the row brought its own."""
-        return (await self._run(operation, statement, values, write=True)).number or 0
-
-    async def insert_many(self, operation: str, statement: Statement[Any], rows: Sequence[Values]) -> list[int]:
-        """Insert all rows or none; the ids that the database gave, in the order of the rows."""
-
-        async def run() -> list[int]:
-            prepared = statement.prepared(self.dialect)
-            parameters: list[Parameters] = []
-            for start in range(0, len(rows), _CHECKED_AT_A_TIME):
-                parameters.extend(prepared.many(rows[start : start + _CHECKED_AT_A_TIME]))
-                await asyncio.sleep(0)  # a large batch leaves the event loop to others now and then
-            return await self._write_many(prepared, parameters) if parameters else []
-
-        return await self._observed(operation, statement.table, run)
-
-    async def give_back(self, operation: str) -> None:
-        """Give the space of deleted rows back to the file system; inside a transaction they are not gone yet."""
-        return
-
-    @abstractmethod
-    def _enter(self, *, write: bool) -> None:
-        """Count a call that begins; raise if the verbs cannot be used now."""
-
-    @abstractmethod
-    def _leave(self) -> None:
-        """Count a call that has ended."""
-
-    def check(self, operation: str, statement: Statement[Any], values: Values) -> bool:
-        """Raise what a write of the statement would raise before it runs; False if no row can have its id."""
-        with failures_reported(operation, statement.table):
-            self._enter(write=True)
-            self._leave()
-            try:
-                statement.prepared(self.dialect).parameters(values)
-            except NoSuchRowError:
-                return False
-        return True
-
-    async def _run(self, operation: str, statement: Statement[Any], values: Values, *, write: bool) -> Outcome:
-        started = time.perf_counter()
-        failure: OrchdbError
-        try:
-            self._enter(write=write)
-            try:
-                prepared = statement.prepared(self.dialect)
-                parameters = prepared.parameters(values)
-                outcome = await (self._write if write else self._read)(prepared, parameters)
-            finally:
-                self._leave()
-        except NoSuchRowError:
-            return _NOTHING
-        except Exception as error:  # whatever the driver raises, the caller gets one tree
-            failure = _failed(error, operation, statement.table)
-        else:
-            if logger.isEnabledFor(logging.DEBUG):
-                _log(operation, statement.table, len(outcome.rows) or outcome.changed, started)
-            return outcome
-        # Outside the except block: inside it the driver's exception, which holds the values, would be the context.
-        raise failure
-
-    async def _observed(
-        self, operation: str, table: str | None, run: Callable[[], Awaitable[Result]], *, write: bool = True
-    ) -> Result:
-        """What ``_run`` does, for anything that is not one statement."""
-        started = time.perf_counter()
-        failure: OrchdbError
-        try:
-            self._enter(write=write)
-            try:
-                result = await run()
-            finally:
-                self._leave()
-        except Exception as error:
-            failure = _failed(error, operation, table)
-        else:
-            if logger.isEnabledFor(logging.DEBUG):
-                _log(operation, table, len(result) if isinstance(result, Sized) else 0, started)
-            return result
-        raise failure
-
-
-@contextmanager
-def failures_reported(operation: str, table: str) -> Generator[None]:
-    """Log a failure of this block, which checks what a caller gave before any statement, as one of the operation."""
-    try:
-        yield
-    except OrchdbError as error:
-        _failed(error, operation, table)
-        raise
-
-
-def _failed(error: Exception, operation: str, table: str | None) -> OrchdbError:
-    if isinstance(error, NaiveDatetimeWarning):  # the caller has made it an error
-        raise error
-    failure = translate(error, operation, table)
-    logger.error("%s", failure)
-    return failure
-
-
-def _log(operation: str, table: str | None, rows: int, started: float) -> None:
-    milliseconds = (time.perf_counter() - started) * 1000
-    logger.debug("%s on %s: %d rows in %.2f ms", operation, table or "the database", rows, milliseconds)
-
-
-class TransactionVerbs(Verbs):
-    """The verbs inside one transaction, or a part of one."""
-
-    def __init__(self, scope: Scope, dialect: Dialect) -> None:
-        self.scope = scope
-        self.dialect = dialect
-        self._read = self._write = scope.run
-        self._write_many = scope.run_many
-
-    @asynccontextmanager
-    async def part(self) -> AsyncGenerator[TransactionVerbs]:
-        """A part that is undone alone if the block fails."""
-        scope = await self._observed("transaction", None, self.scope.begin_part)
-        try:
-            yield TransactionVerbs(scope, self.dialect)
-        except BaseException:
-            await scope.end_part(keep=False)
-            raise
-        await self._observed("transaction", None, partial(scope.end_part, keep=True))
-
-    def _enter(self, *, write: bool) -> None:
-        self.scope.check()
-
-    def _leave(self) -> None:
-        pass
-
-
 class Database(Verbs):
     """A backend and its life: each verb runs in a transaction of its own."""
 
@@ -228,6 +48,7 @@ class Database(Verbs):
         self._make_backend = make_backend
         self._read_only = read_only
         self._lock_timeout = lock_timeout
+        self._close_timeout = lock_timeout + _CLOSE_SECONDS
         self._backend: Backend | None = None
         self._why_not = "connect() has not been called"
         self._lifecycle = asyncio.Lock()
@@ -259,7 +80,7 @@ class Database(Verbs):
                 backend = self._make_backend()
                 await backend.open()
             except Exception as error:
-                failure = _failed(error, "connect", None)
+                failure = failed(error, "connect", None)
             else:
                 self._loop, self._forks = asyncio.get_running_loop(), _forks
                 self._backend, self._settled = backend, None
@@ -280,12 +101,13 @@ class Database(Verbs):
             self._check_settled()
             try:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._settled.wait(), self._lock_timeout + _CLOSE_SECONDS)
+                    await asyncio.wait_for(self._settled.wait(), self._close_timeout)
             finally:
                 self._backend, self._why_not = None, "the manager is closed"
                 await to_the_end(self._end_all(backend))
 
     async def _end_all(self, backend: Backend) -> None:
+        backend.send_away()
         for block in [*self._blocks.values()]:  # a connection must not be closed under a statement
             await block.roll_back()
         await backend.close()
@@ -373,7 +195,7 @@ class Database(Verbs):
         try:
             await block.commit()
         except Exception as error:
-            failure = _failed(error, "transaction", None)
+            failure = failed(error, "transaction", None)
         else:
             return
         raise failure

@@ -224,6 +224,8 @@ def _from_sqlite(error: BaseException, name: str, operation: str, table: str | N
             message, column = f"{message}, in the table {owner}: a trigger or foreign key leads there", ""
         constraint = None if column else subject or None
         column = column or COLUMNS.get(subject, "")
+        if column and kind is DuplicateError:
+            message = _doubled(column)
         return kind(message, table=table, operation=operation, code=name, constraint=constraint, column=column or None)
     if name.startswith("SQLITE_CONSTRAINT"):
         return InvalidValueError("a rule of the table refuses the row", table=table, operation=operation, code=name)
@@ -246,10 +248,16 @@ def _from_sqlstate(error: BaseException, state: str, operation: str, table: str 
             column = column or COLUMNS.get(constraint)
             if column is not None and kind is MissingParentError:
                 message = f"there is no row with the id in {column}"
+            elif column is not None and kind is DuplicateError:
+                message = _doubled(column)
     elif state[:2] in ("42", "P0"):
         function = _FUNCTION.search(_text(diagnostics, "context") or "")
         message += f" (in the function {function[1]})" if function else ""
     return kind(message, table=table, operation=operation, code=state, constraint=constraint, column=column)
+
+
+def _doubled(column: str) -> str:
+    return f"a row with this {column} exists already"
 
 
 def _foreign_key(operation: str, *, elsewhere: bool) -> tuple[type[OrchdbError], str]:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ClauseElement
 
-from orchdb.statements import Statement
+from orchdb.prepared import Statement
 
 _PARENTS_LOCK = 4_126_701_832_650_217
 """Any number: all programs that change the parents of agents have to agree on it."""

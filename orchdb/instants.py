@@ -27,6 +27,9 @@ _IS_A_TIME = " AND strftime('%Y-%m-%dT%H:%M:%S', substr({0}, 1, 19), '+0 days') 
 _STORED = f"""(
     SELECT kept.created_at FROM {{table}} AS kept
     WHERE kept.id = {{key}} AND kept.created_at NOT GLOB {_ONE_FORM} AND CASE
+        WHEN typeof(kept.created_at) = 'blob'
+        THEN coalesce({TIME_FUNCTION}(kept.created_at) = {{shown}},
+            {{shown}} NOT GLOB {_ONE_FORM} OR CAST({{shown}} AS BLOB) = kept.created_at)
         WHEN {_ASCII.format("kept.created_at")}
         THEN coalesce({TIME_FUNCTION}(kept.created_at), CAST(kept.created_at AS TEXT)) = {{shown}}
         ELSE {{shown}} GLOB '*[^ -~]*'

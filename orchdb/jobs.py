@@ -13,9 +13,9 @@ from orchdb.backend import Outcome
 from orchdb.errors import sqlite_code
 from orchdb.foreign_triggers import Connection, trust_known_modules
 from orchdb.long_lists import all_rows
+from orchdb.prepared import Parameters, Prepared
 from orchdb.refusals import explained, skipped
 from orchdb.spellings import read_text
-from orchdb.statements import Parameters, Prepared
 from orchdb.work import Failure, Work, attempt
 
 

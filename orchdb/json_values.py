@@ -174,7 +174,7 @@ class _Walk:
             return _as_text(key)
         if key is None or isinstance(key, (bool, int, float)):
             return orjson.dumps(self.portable(key)).decode()
-        raise self._refused(f"holds a key that is a {type(key).__name__}")
+        raise self._refused(f"holds a key of the type {type(key).__name__}")
 
     def _number(self, value: float) -> Any:
         if isinstance(value, int):
@@ -196,7 +196,7 @@ class _Walk:
             value = value.value
         found = value if _is_plain(value) else _fields(value)
         if isinstance(found, Enum) or not _is_plain(found):
-            raise self._refused(f"holds a {type(value).__name__}, which is not JSON")
+            raise self._refused(f"is of the type {type(value).__name__}, which is not JSON")
         return found
 
     def _refused(self, what: str) -> InvalidValueError:

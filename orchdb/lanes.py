@@ -1,20 +1,19 @@
 """The connections to a Postgres server that are in use: SQLAlchemy's pool lends them, and statements go to the driver.
 
 A statement of its own is one round trip: SQLAlchemy's connection would add BEGIN and COMMIT, two more. So the pool's
-connections are kept here, in lanes, while they are in use or have just been, and the compiled statement goes straight
-to the driver's connection, which commits by itself.
-
-A lane is used by one task at a time. Who finds none free waits in line, and not for ever. A lane comes back only in a
-state in which the next task can use it: one that is closed or still inside a transaction is thrown away.
+connections are kept in lanes while they are in use or have just been, and the compiled statement goes straight to the
+driver's connection, which commits by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import select
+import socket
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Generator, Sequence
 from functools import cache
 from time import perf_counter
 from typing import Any
@@ -22,13 +21,11 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb.backend import Outcome
-from orchdb.errors import OperationError, skipped
+from orchdb.errors import skipped
 from orchdb.long_lists import in_portions, set_aside
+from orchdb.prepared import ROWS_AT_A_TIME, Parameters, Prepared
 from orchdb.shielding import to_the_end
-from orchdb.statements import ROWS_AT_A_TIME, Parameters, Prepared
 
-PING_AFTER_SECONDS = 1.0
-GIVE_BACK_SECONDS = 30.0
 COPY_FROM_ROWS = 25
 # What COPY would refuse, leave out, or give another id than the one reserved for it.
 _COPIES = """(
@@ -186,6 +183,8 @@ class AsyncpgLane(Lane):
 class PsycopgLane(Lane):
     """A lane of psycopg."""
 
+    _hung_up = False
+
     def closed(self) -> bool:
         return bool(self.driver.closed)
 
@@ -196,15 +195,40 @@ class PsycopgLane(Lane):
         descriptor: int = self.driver.fileno()
         return descriptor
 
+    @contextlib.contextmanager
+    def _in_time(self) -> Generator[None]:
+        """A block that fails if the server has gone silent."""
+        if self.timeout is None:
+            yield
+            return
+        timer = asyncio.get_running_loop().call_later(self.timeout, self._hang_up)
+        silent = False
+        try:
+            yield
+        except Exception:
+            if not self._hung_up:
+                raise
+            silent = True
+        finally:
+            timer.cancel()
+        if silent:
+            raise TimeoutError
+
+    def _hang_up(self) -> None:
+        # Not by cancelling the task, as asyncio.timeout does: where it is shielded that does nothing.
+        self._hung_up = True
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._socket())) as line:
+            line.shutdown(socket.SHUT_RDWR)
+
     async def set_autocommit(self, on: bool) -> None:
         await self.connection.execution_options(isolation_level="AUTOCOMMIT" if on else "READ COMMITTED")
 
     async def script(self, sql: str) -> None:
-        async with asyncio.timeout(self.timeout):
+        with self._in_time():
             await self.driver.execute(sql)
 
     async def run(self, prepared: Prepared, parameters: Parameters) -> Outcome:
-        async with asyncio.timeout(self.timeout):
+        with self._in_time():
             # In binary no setting of the session has a say in what a value looks like.
             cursor = await self.driver.execute(prepared.sql, parameters, binary=True)
         if not prepared.returns_rows:
@@ -231,10 +255,11 @@ class PsycopgLane(Lane):
         cursor = self.driver.cursor()
         if len(parameters) >= COPY_FROM_ROWS:
             table, columns = _target(prepared.sql)
-            reserved = await self._reserve(table, len(parameters), numbered=prepared.numbered)
-            if reserved is not None:
-                await _copy(cursor, table, columns, parameters, reserved)
-                return reserved
+            with self._in_time():
+                reserved = await self._reserve(table, len(parameters), numbered=prepared.numbered)
+                if reserved is not None:
+                    await _copy(cursor, table, columns, parameters, reserved)
+                    return reserved
         await cursor.executemany(prepared.sql, parameters, returning=prepared.returns_rows)
         if not prepared.returns_rows:
             _check_count(cursor.rowcount, len(parameters))
@@ -304,158 +329,3 @@ def _target(sql: str) -> tuple[str, tuple[str, ...]]:
     """The table and the columns of an INSERT of ours."""
     table, _, columns = sql.removeprefix("INSERT INTO ").partition(" VALUES ")[0].partition(" ")
     return table, tuple(columns.strip("()").split(", "))
-
-
-class Lanes:
-    """At most ``limit`` lanes, opened when first needed.
-
-    Args:
-        open_lane: Opens one; it raises ``OperationError`` if the server cannot be reached.
-        limit: The size of the pool.
-        timeout: Seconds that a task waits for one.
-    """
-
-    def __init__(self, open_lane: Callable[[], Awaitable[Lane]], limit: int, timeout: float) -> None:
-        self._open_lane = open_lane
-        self._timeout = timeout
-        self._slots = asyncio.Semaphore(limit)  # first come, first served
-        self._free: list[Lane] = []
-        self._endings: set[asyncio.Task[None]] = set()
-        self._sweeper: asyncio.TimerHandle | None = None
-        self._loop = asyncio.get_running_loop()
-        self._closed = False
-
-    async def acquire(self) -> Lane:
-        """A lane that works, for the calling task alone until it releases it.
-
-        Raises:
-            OperationError: None became free in time, or the server cannot be reached.
-        """
-        if not self._slots.locked():
-            await self._slots.acquire()
-        else:
-            await self._wait()
-        try:
-            while self._free:
-                lane = self._free.pop()
-                works = False
-                try:
-                    works = await self._works(lane)
-                finally:
-                    if not works:  # also if the caller is cancelled meanwhile: nobody else holds the lane any more
-                        await to_the_end(self._end(lane))
-                if works:
-                    return lane
-        except BaseException:
-            self._slots.release()
-            raise
-        opening = asyncio.ensure_future(self._open_lane())
-        try:
-            return await asyncio.shield(opening)
-        except BaseException:
-            self._later(self._keep(opening))
-            raise
-
-    def all_taken(self) -> bool:
-        """Whether the next one who asks has to wait."""
-        return self._slots.locked()
-
-    async def _keep(self, opening: asyncio.Future[Lane]) -> None:
-        """What a cancelled task began to open is for the next one; cut off in the middle it would leak."""
-        try:
-            lane = await opening
-        except (Exception, asyncio.CancelledError):  # whoever asked for it has been told
-            self._slots.release()
-        else:
-            self.release(lane)
-
-    async def _wait(self) -> None:
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._slots.acquire()
-                return
-        except TimeoutError:
-            pass
-        raise OperationError("no connection of the pool became free within pool_timeout")
-
-    def release(self, lane: Lane) -> None:
-        """The calling task is done with the lane, whatever became of it."""
-        if lane.stale or lane.closed() or not lane.idle() or self._closed:
-            self._later(self._replaceable(lane))
-            return
-        if lane.cut_off:
-            self._later(self._settle(lane))
-            return
-        lane.used = self._loop.time()
-        self._free.append(lane)
-        self._slots.release()
-        if self._sweeper is None:
-            self._sweeper = self._loop.call_later(GIVE_BACK_SECONDS, self._sweep)
-
-    def doubt(self) -> None:
-        """One connection broke: look at the others before they are used again."""
-        for lane in self._free:
-            lane.used = 0.0
-
-    async def close(self) -> None:
-        """Close every connection."""
-        self._closed = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        while self._free:
-            await self._end(self._free.pop())
-        while self._endings:
-            await asyncio.wait(self._endings)
-
-    async def _works(self, lane: Lane) -> bool:
-        if lane.closed():
-            return False
-        if self._loop.time() - lane.used < PING_AFTER_SECONDS and lane.quiet():
-            return True
-        return await self._answers(lane)
-
-    async def _answers(self, lane: Lane) -> bool:
-        try:
-            async with asyncio.timeout(lane.timeout):
-                await lane.script("SELECT 1")
-        except Exception:  # whatever it is, another connection will do
-            return False
-        return True
-
-    async def _settle(self, lane: Lane) -> None:
-        """Run something: asyncpg leaves a statement that was only prepared open, with its table locked, until then."""
-        lane.cut_off, lane.stale = False, True
-        try:
-            lane.stale = not await self._answers(lane)
-        finally:
-            self.release(lane)
-
-    async def _replaceable(self, lane: Lane) -> None:
-        try:
-            await self._end(lane)
-        finally:
-            self._slots.release()
-
-    async def _end(self, lane: Lane) -> None:
-        try:
-            await lane.connection.invalidate()
-        finally:
-            await lane.connection.close()
-
-    def _sweep(self) -> None:
-        """Give those that nobody needed lately back to SQLAlchemy's pool, which checks and renews what it lends."""
-        self._sweeper = None
-        before = self._loop.time() - GIVE_BACK_SECONDS
-        for lane in [lane for lane in self._free if lane.used < before]:
-            self._free.remove(lane)
-            self._later(self._give_back(lane))
-        if self._free:
-            self._sweeper = self._loop.call_later(GIVE_BACK_SECONDS, self._sweep)
-
-    async def _give_back(self, lane: Lane) -> None:
-        await lane.connection.close()
-
-    def _later(self, ending: Any) -> None:
-        task = self._loop.create_task(ending)
-        self._endings.add(task)
-        task.add_done_callback(self._endings.discard)

@@ -40,11 +40,20 @@ _BEFORE = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _BEHIND = re.compile(rf"[{_AROUND},;]\Z")
+_DATABASE = (
+    r"(?:postgres(?:ql)?|postgis|pgsql|psql|sqlite3?|aiosqlite|mysql2?|mariadb|mssql|sqlserver|oracle|cockroach(?:db)?|"
+    r"redshift|timescale(?:db)?|duckdb|libsql|clickhouse|snowflake|mongodb|redis|db2|firebird)"
+)
 _SCHEME = re.compile(
-    r"(?P<scheme>(?P<database>postgres(?:ql)?|postgis|pgsql|psql|sqlite3?|aiosqlite|mysql2?|mariadb|mssql|sqlserver|"
-    r"oracle|cockroach(?:db)?|redshift|timescale(?:db)?|duckdb|libsql|clickhouse|snowflake|mongodb|redis|db2|firebird)"
-    r"(?:\+[\w.+-]*)?)\s*(?P<mark>[:\uff1a]|;?[/\\\uff0f]{2})|(?P<other>[a-z][a-z0-9+._-]*)://",
+    rf"(?P<scheme>(?P<database>{_DATABASE})(?:\+[\w.+-]*)?)\s*(?P<mark>[:\uff1a]|;?[/\\\uff0f]{{2}})|"
+    r"(?P<other>[a-z][a-z0-9+._-]*)://",
     re.IGNORECASE,
+)
+# Text that says of itself that it is a path may hold what it likes. In any other a URL, or who may log in, is the sign
+# of something pasted: a line of YAML or of code, an option of a command, what libpq takes in the place of a URL.
+_PATH = re.compile(r"\.{0,2}/(?!/)|~|[a-z]:[/\\]", re.IGNORECASE)
+_PASTED = re.compile(
+    rf"{_DATABASE}(?:\+[\w.+-]*)?:/ | (?::?//|:/)[^/@]*:[^@]*@ | \b(?:password|pwd)\s*=", re.IGNORECASE | re.VERBOSE
 )
 _CONTROL = re.compile(r"[\0-\x1f\x7f]")
 _POSTGRES_HINT = "write postgresql://user:password@host:5432/database, a special character in it as %40, %2F, %3A ..."
@@ -72,8 +81,8 @@ def resolve(db_path: str | os.PathLike[str] | URL | None = None, parameter: str 
         parameter: What the caller knows it as.
 
     Raises:
-        InvalidValueError: The path is empty or holds a NUL, or what is meant as a URL is malformed or names an unknown
-            driver.
+        InvalidValueError: It is neither text nor a path, is empty or holds a NUL, or is meant as a URL and malformed
+            or for an unknown driver.
     """
     source = _Source(parameter)
     if db_path is None:
@@ -82,22 +91,28 @@ def resolve(db_path: str | os.PathLike[str] | URL | None = None, parameter: str 
         source = _Source(parameter, variable)
     if isinstance(db_path, URL):
         return _from_url(db_path, source, named=db_path.drivername)
-    path = os.fspath(db_path)
+    path = os.fspath(db_path) if isinstance(db_path, (str, os.PathLike)) else None
     if not isinstance(path, str):
         source.refuse("must be text, a path or a URL")
     scheme = _meant_as_url(path)
-    return _from_path(path, source) if scheme is None else _from_text(path, scheme, source)
+    if scheme is not None:
+        return _from_text(path, scheme, source)
+    if _is_pasted(path):
+        source.refuse(f"holds a URL or a password: {_POSTGRES_HINT}; or {_SQLITE_HINT}")
+    return _from_path(path, source)
 
 
 def path_of_file(path: str | os.PathLike[str], parameter: str = "path") -> Path:
     """The path of a file that is no database to connect to.
 
     Raises:
-        InvalidValueError: It is meant as a URL.
+        InvalidValueError: It is neither text nor a path, or is meant as a URL.
     """
-    text = os.fspath(path)
-    if isinstance(text, str) and _meant_as_url(text) is not None:
-        _Source(parameter).refuse("is the path of a file, and no URL; with ./ before it it may begin like one")
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        _Source(parameter).refuse("must be text or a path")
+    if _meant_as_url(text) is not None or _is_pasted(text):
+        _Source(parameter).refuse("must be the path of a file, not a URL; write ./ before a name that begins like one")
     return Path(text)
 
 
@@ -110,6 +125,11 @@ def _meant_as_url(text: str) -> re.Match[str] | None:
             return None
         start = before.end()
     return scheme
+
+
+def _is_pasted(text: str) -> bool:
+    """Whether a URL stands further inside, or a password."""
+    return _PATH.match(text) is None and _PASTED.search(text) is not None
 
 
 def _from_text(text: str, scheme: re.Match[str], source: _Source) -> URL:

@@ -7,8 +7,8 @@ import gc
 from collections.abc import Callable
 from typing import Any
 
+from orchdb.prepared import ROWS_AT_A_TIME, Prepared
 from orchdb.spellings import readable
-from orchdb.statements import ROWS_AT_A_TIME, Prepared
 
 _FROZEN_BY_PYTHON = 1000
 """Objects at most: 3.12 starts with some hundreds. A program that freezes has many times as many."""

@@ -14,16 +14,17 @@ from sqlalchemy import URL, Column, MetaData, String, Table, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb.backend import Backend, Durability
-from orchdb.database import Database, TransactionVerbs
+from orchdb.database import Database
 from orchdb.errors import InvalidValueError
 from orchdb.location import path_of_file, resolve
 from orchdb.operations import Operations
 from orchdb.operations.agent_logs import AGENT_LOGS
 from orchdb.operations.system_logs import SYSTEM_LOGS
 from orchdb.postgres_settings import PostgresOptions, PostgresSettings
+from orchdb.prepared import Statement
 from orchdb.rows import AgentLogRow, LogLevel, SystemLogRow
-from orchdb.statements import Statement
 from orchdb.tail import tail
+from orchdb.verbs import TransactionVerbs
 from orchdb.versions import VERSION_TABLE
 
 _VERSION = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32)))
@@ -113,8 +114,9 @@ class DatabaseManager(Operations):
     ) -> None:
         if durability not in ("normal", "full"):
             raise InvalidValueError('durability: must be "normal" or "full"', column="durability")
-        if not 0 <= lock_timeout < float("inf"):
-            raise InvalidValueError("lock_timeout: must be a number of seconds from 0", column="lock_timeout")
+        for name, value in (("read_only", read_only), ("upgrade", upgrade is not None and upgrade)):
+            if not isinstance(value, bool):  # "no" would count as True
+                raise InvalidValueError(f"{name}: must be True or False", column=name)
         self._url = resolve(db_path)
         server = PostgresOptions(pool_size, pool_timeout, connect_timeout, statement_timeout, lock_timeout, durability)
         replica = None if read_url is None else resolve(read_url, "read_url")
@@ -244,6 +246,7 @@ class DatabaseManager(Operations):
         """Make a consistent copy of the database while others go on writing: a new file, for its owner only.
 
         Raises:
+            InvalidValueError: It is no path, or is meant as a URL.
             OperationError: The file exists already, or cannot be written; or the database is on a server, which has
                 ``pg_dump`` for this.
         """

@@ -20,13 +20,14 @@ from orchdb.backend import Backend, BackendTransaction, Horizon, Outcome
 from orchdb.clocks import pause
 from orchdb.connections import SharedConnection
 from orchdb.errors import OperationError, sqlstate
-from orchdb.lanes import AsyncpgLane, Lane, Lanes, PsycopgLane
+from orchdb.lanes import AsyncpgLane, Lane, PsycopgLane
+from orchdb.pool import Lanes
 from orchdb.postgres_schema import look
 from orchdb.postgres_settings import PostgresSettings
 from orchdb.postgres_transaction import PostgresTransaction
+from orchdb.prepared import Parameters, Prepared
 from orchdb.sequences import catch_up, is_behind
 from orchdb.shielding import begun, to_the_end
-from orchdb.statements import Parameters, Prepared
 from orchdb.waiting import until_free
 
 TRIES = 4

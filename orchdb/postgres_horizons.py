@@ -17,7 +17,7 @@ from sqlalchemy import BigInteger, Boolean, Table, Text, bindparam, text
 
 from orchdb.backend import Horizon, Outcome
 from orchdb.errors import OperationError
-from orchdb.statements import Statement
+from orchdb.prepared import Statement
 
 _SEQUENCE = "CAST(pg_get_serial_sequence('{0}', 'id') AS regclass)"
 _NEWEST = "coalesce((SELECT max(id) FROM {0}), 0) AS newest"

@@ -65,7 +65,7 @@ def hosts_of(query: Mapping[str, str | Sequence[str]], host: str | None, port: i
     if len(ports) != len(names):
         raise InvalidValueError("db_path: port: give one for all hosts, or one for each", column="db_path")
     if not all(port == "" or (port.isascii() and port.isdecimal() and int(port) < 65536) for port in ports):
-        raise InvalidValueError("db_path: port: must be a number", column="db_path")
+        raise InvalidValueError("db_path: port: must be a number from 0 to 65535", column="db_path")
     return tuple(Host(name, port) for name, port in zip(names, ports, strict=True))
 
 

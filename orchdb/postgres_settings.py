@@ -86,7 +86,7 @@ _FOR_LIBPQ = _COMMON | _PSYCOPG_ONLY.keys() | {"load_balance_hosts", "target_ses
 
 @dataclass(frozen=True)
 class PostgresOptions:
-    """The options of ``DatabaseManager`` that concern the server; times are seconds."""
+    """The options of ``DatabaseManager`` that a server has too; times are seconds."""
 
     pool_size: int = 10
     pool_timeout: float = 30.0
@@ -98,7 +98,7 @@ class PostgresOptions:
     def __post_init__(self) -> None:
         if isinstance(self.pool_size, bool) or not isinstance(self.pool_size, int) or self.pool_size < 1:
             raise InvalidValueError("pool_size: must be a whole number from 1", column="pool_size")
-        for name in ("pool_timeout", "connect_timeout", "statement_timeout"):
+        for name in ("pool_timeout", "connect_timeout", "statement_timeout", "lock_timeout"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
                 raise InvalidValueError(f"{name}: must be a number of seconds from 0", column=name)

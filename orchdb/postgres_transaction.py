@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from orchdb.backend import BackendTransaction, Outcome
 from orchdb.connections import part_of_transaction
 from orchdb.errors import ConnectionLostError, OperationError
-from orchdb.lanes import Lane, Lanes
+from orchdb.lanes import Lane
+from orchdb.pool import Lanes
+from orchdb.prepared import Parameters, Prepared
 from orchdb.sequences import catch_up, is_behind
 from orchdb.shielding import to_the_end
-from orchdb.statements import Parameters, Prepared
 
 
 class PostgresTransaction(BackendTransaction):

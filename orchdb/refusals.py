@@ -20,7 +20,7 @@ from orchdb.errors import (
     OrchdbError,
     sqlite_errorname,
 )
-from orchdb.statements import Parameters, Prepared
+from orchdb.prepared import Parameters, Prepared
 from orchdb.tables import TRIGGERS, metadata
 
 _OURS = TRIGGERS | {*metadata.tables} | {index.name for table in metadata.tables.values() for index in table.indexes}

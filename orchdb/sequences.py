@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from orchdb.errors import OperationError, sqlstate, translate
 from orchdb.lanes import Lane
-from orchdb.statements import Prepared
+from orchdb.prepared import Prepared
 
 _DUPLICATE, _NO_RIGHT = "23505", "42501"
 _JUMP = 100_000

@@ -41,6 +41,7 @@ from orchdb.files import (
 )
 from orchdb.jobs import ManyRows, OneStatement
 from orchdb.location import MEMORY
+from orchdb.prepared import Parameters, Prepared
 from orchdb.readers import Readers
 from orchdb.shielding import to_the_end
 from orchdb.space import give_back
@@ -54,7 +55,7 @@ from orchdb.sqlite_settings import (
     migration_engine,
 )
 from orchdb.sqlite_transaction import ENDED, SqliteTransaction
-from orchdb.statements import Parameters, Prepared, newest_id
+from orchdb.statements import newest_id
 from orchdb.waiting import until_free
 from orchdb.writer import RETRY_SECONDS, Lane, Writer, locked
 
@@ -162,6 +163,10 @@ class SqliteBackend(Backend):
     async def _connect(self, connection: AsyncConnection) -> AsyncConnection:
         self._connections.append(await connection.start())
         return connection
+
+    def send_away(self) -> None:
+        if not self._read_only:
+            self._writer.send_away()
 
     async def close(self) -> None:
         if os.getpid() != self._process:

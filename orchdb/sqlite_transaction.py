@@ -14,8 +14,8 @@ from orchdb.errors import OperationError
 from orchdb.files import Watch
 from orchdb.foreign_triggers import Connection
 from orchdb.jobs import ManyRows, OneStatement
+from orchdb.prepared import Parameters, Prepared
 from orchdb.shielding import to_the_end
-from orchdb.statements import Parameters, Prepared
 from orchdb.work import Work
 from orchdb.writer import Writer
 

@@ -6,7 +6,6 @@ tables' own columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
@@ -14,16 +13,11 @@ from sqlalchemy import (
     BigInteger,
     BindParameter,
     ColumnElement,
-    Delete,
-    Dialect,
-    Executable,
-    Insert,
     LargeBinary,
     Select,
     Table,
     Text,
     Tuple,
-    Update,
     bindparam,
     delete,
     exists,
@@ -38,7 +32,6 @@ from sqlalchemy import (
     type_coerce,
     update,
 )
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from orchdb.column_types import (
     CheckedType,
@@ -50,8 +43,8 @@ from orchdb.column_types import (
     later,
     total,
 )
-from orchdb.errors import InvalidValueError
 from orchdb.instants import is_another_spelling, is_understood, stored_id, stored_time
+from orchdb.prepared import Statement
 from orchdb.values import MAX_INTEGER
 
 Row = TypeVar("Row")
@@ -59,141 +52,6 @@ _HALF_OF_MOST = "8.988465674311579e307"
 """Half of the largest float."""
 _PARAMETERS = frozenset({"since", "until", "before", "if_status"})
 """What callers give that is checked as a column is, and is not called like it."""
-ROWS_AT_A_TIME = 500
-"""Of a long list: between two portions the event loop, or the lock of Python's interpreter, is free for others."""
-Parameters = Sequence[Any] | Mapping[str, Any]
-
-
-class Prepared:
-    """A statement compiled for one dialect: its text, how values go in, and how rows come out."""
-
-    def __init__(
-        self,
-        statement: Executable,
-        dialect: Dialect,
-        column_keys: Sequence[str] | None,
-        *,
-        changes_one: bool = False,
-        numbered: bool = False,
-    ) -> None:
-        compiled: Any = statement.compile(dialect=dialect, column_keys=column_keys)  # type: ignore[attr-defined]
-        assert isinstance(compiled, SQLCompiler)
-        self.sql = str(compiled)
-        self.is_insert = isinstance(statement, Insert)
-        self.changes_one = changes_one
-        self.adds_one = self.is_insert and changes_one
-        self.numbered = numbered
-        """Whether the database gives the row its id."""
-        self.table = str(statement.table) if isinstance(statement, (Insert, Update, Delete)) else None
-        """The table that it writes to."""
-        positions = compiled.positiontup
-        names: list[str] = list(compiled.binds) if positions is None else list(positions)
-        binds: list[Any] = [compiled.binds[name] for name in names]
-        self._names = names
-        self._named = positions is None
-        self._encoders = [(name, _encoder(bind, dialect)) for name, bind in zip(names, binds, strict=True)]
-        self._constants = {name: bind.value for name, bind in zip(names, binds, strict=True) if not bind.required}
-        self._required: list[str] = [bind.type.place if getattr(bind.type, "required", False) else "" for bind in binds]
-        columns: Sequence[Any] = compiled._result_columns  # pyright: ignore[reportPrivateUsage]
-        self.returns_rows = bool(columns)
-        self._keys = [str(column.keyname) for column in columns]  # SQLAlchemy's own kind of text is no key for orjson
-        processors = [(str(column.keyname), _decoder(column.type, dialect)) for column in columns]
-        decoders = [(key, decode) for key, decode in processors if decode is not None]
-        plain: dict[str, Any] = {str(column.keyname): getattr(column.type, "plain", None) for column in columns}
-        self._numbers = [(key, *plain[key], decode) for key, decode in decoders if plain[key]]
-        self._decoders = [(key, decode) for key, decode in decoders if not plain[key]]
-
-    def parameters(self, values: Mapping[str, Any]) -> Parameters:
-        """The values as the driver takes them, each checked by its column's type."""
-        if self._constants:
-            values = {**self._constants, **values}
-        # On every write's path: no call for what can be looked up, and one test for all that must not be NULL.
-        encoded = [values[name] if encode is None else encode(values[name]) for name, encode in self._encoders]
-        if None in encoded:
-            self._refuse_missing(encoded)
-        return dict(zip(self._names, encoded, strict=True)) if self._named else encoded
-
-    def many(self, rows: Sequence[Mapping[str, Any]]) -> list[Parameters]:
-        """What ``parameters`` makes of each row, a column at a time."""
-        columns = [
-            [row[name] for row in rows] if encode is None else [encode(row[name]) for row in rows]
-            for name, encode in self._encoders
-        ]
-        for column, required in zip(columns, self._required, strict=True):
-            if required and None in column:
-                raise InvalidValueError(f"{required}: must not be NULL", column=required.rpartition(".")[2])
-        parameters = zip(*columns, strict=True)
-        return [dict(zip(self._names, row, strict=True)) for row in parameters] if self._named else list(parameters)
-
-    def _refuse_missing(self, encoded: Sequence[Any]) -> None:
-        for value, required in zip(encoded, self._required, strict=True):
-            if value is None and required:
-                raise InvalidValueError(f"{required}: must not be NULL", column=required.rpartition(".")[2])
-
-    def given(self, parameters: Parameters) -> dict[str, Any]:
-        """The values that a row's columns get, of what ``parameters`` gave."""
-        named = parameters if isinstance(parameters, Mapping) else dict(zip(self._names, parameters, strict=True))
-        prefix = "" if self.is_insert else "new_"
-        return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
-
-    def rows(self, raws: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
-        """Rows as callers see them."""
-        keys = self._keys
-        rows = [dict(zip(keys, raw, strict=True)) for raw in raws]
-        for key, decode in self._decoders:
-            for row in rows:
-                if row[key] is not None:
-                    row[key] = decode(row[key])
-        for key, kind, least, most, decode in self._numbers:  # nearly every one is just a number: no call for it
-            for row in rows:
-                value = row[key]
-                if value is not None and (type(value) is not kind or not least <= value <= most):
-                    row[key] = decode(value)
-        return rows
-
-
-def _encoder(bind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
-    """The check of a bound value."""
-    kind: Any = bind.type
-    encoder: Callable[[Any], Any] | None = kind._cached_bind_processor(dialect)
-    return encoder
-
-
-def _decoder(kind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
-    decoder: Callable[[Any], Any] | None = kind._cached_result_processor(dialect, None)
-    return decoder
-
-
-class Statement(Generic[Row]):
-    """A Core statement on one table whose rows are ``Row``."""
-
-    def __init__(
-        self, table: Table, core: Executable, column_keys: Sequence[str] | None = None, *, changes_one: bool = False
-    ) -> None:
-        self.table = table.name
-        self._core = core
-        self._column_keys = column_keys
-        self._changes_one = changes_one
-        self._number = table.c.id if isinstance(core, Insert) and not isinstance(table.c.id.type, Identifier) else None
-        self._prepared: dict[str, Prepared] = {}
-
-    def prepared(self, dialect: Dialect) -> Prepared:
-        """The statement for this dialect, compiled at the first call."""
-        prepared = self._prepared.get(dialect.driver)
-        if prepared is None:
-            core = self._core
-            tells_number = getattr(dialect, "postfetch_lastrowid", False)
-            if self._number is not None and isinstance(core, Insert) and not tells_number:
-                core = core.returning(self._number)
-            prepared = Prepared(
-                core,
-                dialect,
-                self._column_keys,
-                changes_one=self._changes_one,
-                numbered=self._number is not None,
-            )
-            self._prepared[dialect.driver] = prepared
-        return prepared
 
 
 @lru_cache(maxsize=8)
@@ -352,8 +210,9 @@ class TableStatements(Generic[Row]):
 
     def _prune(self, equal: tuple[str, ...], further: bool, bounded: bool) -> Statement[Row]:
         """Delete the rows before a time that are between two positions, as far as those are given."""
-        core = delete(self.table).where(*self._old(further), self._is_old(), *self._equal(equal))
-        return Statement(self.table, core.where(self._position() <= self._here("edge")) if bounded else core)
+        # Of two bounds at the top the engines search by the first: only the edge, which is before the time, is near.
+        reached = [self._position() <= self._here("edge"), *self._further(further)] if bounded else self._old(further)
+        return Statement(self.table, delete(self.table).where(*reached, self._is_old(), *self._equal(equal)))
 
     def _misplaced(self, equal: tuple[str, ...]) -> Statement[Any]:
         """The ids of rows before a time whose spelling stands behind it: ``limit`` of them, in any order."""
@@ -369,8 +228,10 @@ class TableStatements(Generic[Row]):
         return Statement(self.table, core)
 
     def _old(self, further: bool) -> list[ColumnElement[bool]]:
-        old = self.table.c.created_at < self._before()
-        return [old, self._position() > self._here("last")] if further else [old]
+        return [self.table.c.created_at < self._before(), *self._further(further)]
+
+    def _further(self, further: bool) -> list[ColumnElement[bool]]:
+        return [self._position() > self._here("last")] if further else []
 
     def _is_old(self) -> ColumnElement[bool]:
         return is_understood(self.table.c.created_at, "<", self._before(), strictly=True)

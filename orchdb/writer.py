@@ -2,10 +2,8 @@
 
 A hop to the thread that owns a connection costs more than the statement it carries. So all waiting writes go
 together: one hop runs ``BEGIN IMMEDIATE``, the writes, and ``COMMIT``; each caller's ``await`` returns after the commit
-that holds its row. (A statement that waits alone is a transaction by itself.) Neighbours that are the same statement
-go through one ``executemany``; if one of them fails, the transaction is undone and run again with each by itself. So a
-write that fails is undone alone, and only its caller hears of it. If a transaction breaks as a whole, each of its
-writes gets one of its own.
+that holds its row. (A statement that waits alone is a transaction by itself.) A write that fails is undone alone, and
+only its caller hears of it: ``orchdb.batches`` is what runs in the thread.
 
 What is waiting can be cancelled at once and then never runs. What has been handed to the thread runs to its end, even
 if its caller is cancelled meanwhile: such a write may or may not have been applied. Nobody waits inside SQLite for a
@@ -22,24 +20,21 @@ import contextlib
 import random
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchdb.batches import NOT_RUN, Entry, run_batch, run_bulk, with_checkpoints
 from orchdb.clocks import Timer, call_later, steady
-from orchdb.errors import NotConnectedError, OperationError, own, sqlite_code
-from orchdb.files import Watch, temp_store
+from orchdb.errors import NotConnectedError, OperationError, own
+from orchdb.files import Watch
 from orchdb.foreign_triggers import Connection
 from orchdb.line import Line
 from orchdb.shielding import to_the_end
 from orchdb.work import Failure, Work, attempt
-
-NOT_RUN = object()
-"""In place of a result: the lock was not to be had, and the work can be tried again."""
 
 MAX_WAITING = 10_000
 MAX_BATCH = 500
@@ -105,144 +100,6 @@ class Lane:
         self._closed = True
 
 
-@dataclass(eq=False, repr=False, slots=True)
-class _Entry:
-    work: Work | None  # None asks for the connection itself
-    future: asyncio.Future[Any]
-    deadline: float
-    tried: bool = False
-
-
-def run_batch(
-    batch: Sequence[_Entry], guard: Callable[[], None], connection: Connection, *, merged: bool = True
-) -> list[Any]:
-    """The results of the entries, all in one transaction; ``NOT_RUN`` for those that did not get the lock.
-
-    Args:
-        batch: What to run.
-        guard: Raises if nothing may be written.
-        connection: Where to run it.
-        merged: Whether neighbours that are alike run as one.
-    """
-    try:
-        _undo(connection)  # what should have ended the last one has failed
-        lone = _run_lone(batch, guard, connection)
-        if lone is not None:
-            return [lone]
-        connection.execute("BEGIN IMMEDIATE")
-        guard()
-        results = _run_all(batch, connection, merged=merged)
-        if results is not None:
-            return results
-        _undo(connection)
-    except (sqlite3.Error, OperationError) as error:
-        _undo(connection)
-        if sqlite_code(error) == "SQLITE_BUSY":
-            return [NOT_RUN] * len(batch)
-        if len(batch) == 1:
-            return [Failure(_explained(batch[0].work, error, connection))]
-    else:
-        if merged:
-            return run_batch(batch, guard, connection, merged=False)
-    one_by_one: list[Any] = []
-    for entry in batch:
-        if one_by_one and one_by_one[-1] is NOT_RUN:
-            one_by_one.append(NOT_RUN)
-        else:
-            one_by_one.extend(run_batch([entry], guard, connection))
-    return one_by_one
-
-
-def run_bulk(batch: Sequence[_Entry], guard: Callable[[], None], connection: Connection) -> list[Any]:
-    """What ``run_batch`` gives, for one work of many rows.
-
-    For each row SQLite keeps the pages as they were, in case that the row fails: in a temporary file from the first
-    64 kB on, which was measured to take half the time of a bulk. In memory it is no more than what one row changes.
-    Not for all writes: what one deletion takes along may be any number of pages.
-    """
-    _undo(connection)  # the setting cannot change inside a transaction
-    connection.execute("PRAGMA temp_store = 2").close()
-    try:
-        return run_batch(batch, guard, connection)
-    finally:
-        with contextlib.suppress(sqlite3.Error):  # what was committed is committed
-            connection.execute(f"PRAGMA temp_store = {temp_store()}").close()
-
-
-def _run_lone(batch: Sequence[_Entry], guard: Callable[[], None], connection: Connection) -> Any:
-    """The result of one statement; ``NOT_RUN`` if it did not get the lock, ``None`` if it has to be run under it.
-
-    By itself it is a transaction that SQLite begins and commits, which costs two calls less. At the first try only: who
-    has waited for another process, and gave up, is asked for under the lock. So is a statement that has a trigger of
-    another program's, which may fail and keep what was done: only a transaction of ours undoes that.
-    """
-    work, triggers = batch[0].work, connection.foreign_triggers
-    if len(batch) > 1 or batch[0].tried or work is None or work.several or triggers.found:
-        return None
-    guard()
-    result = attempt(work, connection)
-    if triggers.met:
-        return None
-    if isinstance(result, Failure) and sqlite_code(result.error) == "SQLITE_BUSY":
-        return NOT_RUN
-    return result
-
-
-def _explained(work: Work | None, error: Exception, connection: Connection) -> Exception:
-    return error if work is None else work.explained(error, connection)
-
-
-def _undo(connection: Connection) -> None:
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
-
-
-def _run_all(batch: Sequence[_Entry], connection: Connection, *, merged: bool) -> list[Any] | None:
-    """The results, committed; ``None`` if the transaction has to be run again in another way."""
-    results: list[Any] = []
-    for _, run in groupby(batch, _alike if merged else id):
-        entries = list(run)
-        if len(entries) > 1:
-            together = _run_together([entry.work for entry in entries], connection)
-            if together is None:
-                return None
-            results.extend(together)
-        else:
-            work = _wanted(entries[0])
-            results.append(None if work is None else attempt(work, connection, alone=True))
-        if not connection.in_transaction:  # a full disk, say, rolls the whole transaction back
-            return results if len(batch) == 1 else None
-    if len(batch) == 1 and isinstance(results[0], Failure):
-        connection.execute("ROLLBACK")  # what it did before it failed goes too
-    else:
-        connection.execute("COMMIT")
-    return results
-
-
-def _run_together(works: Sequence[Any], connection: Connection) -> list[Any] | None:
-    try:
-        results: list[Any] | None = works[0].together(works, connection)
-    except Exception:  # each by itself will tell whose it is
-        return None
-    return results
-
-
-def _alike(entry: _Entry) -> object:
-    work = _wanted(entry)
-    return entry if work is None else work.alike or entry
-
-
-def _wanted(entry: _Entry) -> Work | None:
-    # Who gave up while the thread was trying for the lock does not want it any more.
-    return None if entry.future.cancelled() else entry.work
-
-
-def with_checkpoints(pages: int, job: Callable[[Connection], Any], connection: Connection) -> Any:
-    """The result of the job; from here on a checkpoint follows the commit that fills so many pages of the WAL."""
-    connection.execute(f"PRAGMA wal_autocheckpoint = {pages}").close()
-    return job(connection)
-
-
 def locked() -> OperationError:
     """The failure of a write that waited for the lock longer than it may."""
     return OperationError("the database stayed locked for longer than lock_timeout", code="SQLITE_BUSY")
@@ -260,7 +117,7 @@ class Writer:
     lane: Lane
     lock_timeout: float
     watch: Watch  # looks at the file before each batch, in the thread
-    _waiting: deque[_Entry] = field(default_factory=lambda: deque[_Entry]())
+    _waiting: deque[Entry] = field(default_factory=lambda: deque[Entry]())
     _line: Line = field(default_factory=Line)
     _busy: bool = False  # a batch is in the thread, a lease is out, or a retry is due
     _scheduled: bool = False
@@ -296,12 +153,16 @@ class Writer:
         self._busy = False
         self._wake()
 
-    def abandon(self) -> None:
-        """Fail everything that still waits: the connection is about to be closed."""
-        self.lane.close()
+    def send_away(self) -> None:
+        """Fail everything that still waits."""
         for entry in self._waiting:
             settle(entry.future, Failure(closed()))
         self._line.send_away(NotConnectedError, _CLOSED)
+
+    def abandon(self) -> None:
+        """Take nothing more: the connection is about to be closed."""
+        self.lane.close()
+        self.send_away()
 
     def _full(self) -> bool:
         return len(self._waiting) >= MAX_WAITING or bool(self._line)
@@ -312,7 +173,7 @@ class Writer:
 
     def _enqueue(self, work: Work | None) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.append(_Entry(work, future, steady() + self.lock_timeout))
+        self._waiting.append(Entry(work, future, steady() + self.lock_timeout))
         if self._alone and not self._busy and not self._scheduled:
             self._start()  # it is likely to stay alone: nobody is waited for
         else:
@@ -337,7 +198,7 @@ class Writer:
             self._waiting.popleft().future.set_result(None)
             self._sweep()
 
-    def _job(self, batch: list[_Entry]) -> Callable[[Connection], Any]:
+    def _job(self, batch: list[Entry]) -> Callable[[Connection], Any]:
         """What the thread does."""
         bulk = batch[0].work is not None and batch[0].work.several
         job = partial(run_bulk if bulk else run_batch, batch, self.watch.check)
@@ -347,12 +208,12 @@ class Writer:
         self._pages = pages
         return partial(with_checkpoints, pages, job)
 
-    def _next_batch(self) -> list[_Entry]:
+    def _next_batch(self) -> list[Entry]:
         """The writes at the head of the queue, up to one that asks for the connection itself.
 
         Also one whose time is over is among them: each write has at least one try.
         """
-        batch: list[_Entry] = []
+        batch: list[Entry] = []
         while self._waiting and len(batch) < MAX_BATCH:
             entry = self._waiting[0]
             if entry.future.done():  # cancelled
@@ -365,10 +226,10 @@ class Writer:
                 break
         return batch
 
-    def _finished(self, batch: list[_Entry], results: list[Any] | Failure) -> None:
+    def _finished(self, batch: list[Entry], results: list[Any] | Failure) -> None:
         if isinstance(results, Failure):
             results = [Failure(own(results.error)) for _ in batch]
-        again: list[_Entry] = []
+        again: list[Entry] = []
         for entry, result in zip(batch, results, strict=True):
             if result is NOT_RUN:
                 entry.tried = True
@@ -394,7 +255,7 @@ class Writer:
         now = steady()
         if not any(entry.future.done() or entry.deadline <= now for entry in self._waiting):
             return
-        alive: deque[_Entry] = deque()
+        alive: deque[Entry] = deque()
         for entry in self._waiting:
             if entry.future.done():
                 continue

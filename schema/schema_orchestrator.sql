@@ -152,421 +152,391 @@ END;
 CREATE TRIGGER trg_orchestrator_agents_created_at AFTER INSERT ON orchestrator_agents
 WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
 BEGIN
-    UPDATE orchestrator_agents SET created_at = coalesce(
-        (
-            SELECT CASE
-                WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
-                    AND instr(given || '.', '.') IN (11, 14, 17, 20)
-                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
-                    || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
-                WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
-                THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
-                WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
-                    AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
-                    AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
-                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
-                    WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
-                    WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
-                    WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
-                    WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
-                END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
-            END
-            FROM (
-                SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
-                FROM (
-                    SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
-                    FROM (
-                        SELECT CASE
-                            WHEN spelled GLOB '????????[T ]??????*'
-                            THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
-                                || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
-                            ELSE spelled
-                        END AS given
-                        FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
-                    )
-                )
-            )
-        ),
-        NEW.created_at
-    ) WHERE id = NEW.id;
+    UPDATE orchestrator_agents SET created_at = created_at WHERE id = NEW.id;
 END;
 
 CREATE TRIGGER trg_orchestrator_agents_created_at_changed AFTER UPDATE OF created_at ON orchestrator_agents
-WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]' AND NEW.created_at IS NOT OLD.created_at
+WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
 BEGIN
-    UPDATE orchestrator_agents SET created_at = coalesce(
-        (
-            SELECT CASE
-                WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
-                    AND instr(given || '.', '.') IN (11, 14, 17, 20)
-                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
-                    || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
-                WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
-                THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
-                WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
-                    AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
-                    AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
-                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
-                    WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
-                    WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
-                    WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
-                    WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
-                END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
-            END
+    UPDATE orchestrator_agents SET created_at = (
+        SELECT CASE
+            WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
+                AND instr(given || '.', '.') IN (11, 14, 17, 20)
+            THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
+                || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
+            WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
+            THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
+            WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
+                AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
+                AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
+            THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
+                WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
+                WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
+                WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
+                WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
+            END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
+        END
+        FROM (
+            SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
             FROM (
-                SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
+                SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
                 FROM (
-                    SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
-                    FROM (
-                        SELECT CASE
-                            WHEN spelled GLOB '????????[T ]??????*'
-                            THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
-                                || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
-                            ELSE spelled
-                        END AS given
-                        FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
-                    )
+                    SELECT CASE
+                        WHEN spelled GLOB '????????[T ]??????*'
+                        THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
+                            || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
+                        ELSE spelled
+                    END AS given
+                    FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
                 )
             )
-        ),
-        NEW.created_at
-    ) WHERE id = NEW.id;
+        )
+    ) WHERE id = NEW.id AND (
+        SELECT CASE
+            WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
+                AND instr(given || '.', '.') IN (11, 14, 17, 20)
+            THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
+                || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
+            WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
+            THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
+            WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
+                AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
+                AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
+            THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
+                WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
+                WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
+                WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
+                WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
+            END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
+        END
+        FROM (
+            SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
+            FROM (
+                SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
+                FROM (
+                    SELECT CASE
+                        WHEN spelled GLOB '????????[T ]??????*'
+                        THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
+                            || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
+                        ELSE spelled
+                    END AS given
+                    FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
+                )
+            )
+        )
+    ) IS NOT NULL;
 END;
 
 CREATE TRIGGER trg_agents_created_at AFTER INSERT ON agents
 WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
 BEGIN
-    UPDATE agents SET created_at = coalesce(
-        (
-            SELECT CASE
-                WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
-                    AND instr(given || '.', '.') IN (11, 14, 17, 20)
-                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
-                    || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
-                WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
-                THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
-                WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
-                    AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
-                    AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
-                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
-                    WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
-                    WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
-                    WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
-                    WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
-                END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
-            END
-            FROM (
-                SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
-                FROM (
-                    SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
-                    FROM (
-                        SELECT CASE
-                            WHEN spelled GLOB '????????[T ]??????*'
-                            THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
-                                || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
-                            ELSE spelled
-                        END AS given
-                        FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
-                    )
-                )
-            )
-        ),
-        NEW.created_at
-    ) WHERE id = NEW.id;
+    UPDATE agents SET created_at = created_at WHERE id = NEW.id;
 END;
 
 CREATE TRIGGER trg_agents_created_at_changed AFTER UPDATE OF created_at ON agents
-WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]' AND NEW.created_at IS NOT OLD.created_at
+WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
 BEGIN
-    UPDATE agents SET created_at = coalesce(
-        (
-            SELECT CASE
-                WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
-                    AND instr(given || '.', '.') IN (11, 14, 17, 20)
-                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
-                    || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
-                WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
-                THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
-                WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
-                    AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
-                    AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
-                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
-                    WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
-                    WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
-                    WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
-                    WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
-                END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
-            END
+    UPDATE agents SET created_at = (
+        SELECT CASE
+            WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
+                AND instr(given || '.', '.') IN (11, 14, 17, 20)
+            THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
+                || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
+            WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
+            THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
+            WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
+                AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
+                AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
+            THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
+                WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
+                WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
+                WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
+                WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
+            END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
+        END
+        FROM (
+            SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
             FROM (
-                SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
+                SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
                 FROM (
-                    SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
-                    FROM (
-                        SELECT CASE
-                            WHEN spelled GLOB '????????[T ]??????*'
-                            THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
-                                || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
-                            ELSE spelled
-                        END AS given
-                        FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
-                    )
+                    SELECT CASE
+                        WHEN spelled GLOB '????????[T ]??????*'
+                        THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
+                            || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
+                        ELSE spelled
+                    END AS given
+                    FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
                 )
             )
-        ),
-        NEW.created_at
-    ) WHERE id = NEW.id;
+        )
+    ) WHERE id = NEW.id AND (
+        SELECT CASE
+            WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
+                AND instr(given || '.', '.') IN (11, 14, 17, 20)
+            THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
+                || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
+            WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
+            THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
+            WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
+                AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
+                AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
+            THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
+                WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
+                WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
+                WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
+                WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
+            END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
+        END
+        FROM (
+            SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
+            FROM (
+                SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
+                FROM (
+                    SELECT CASE
+                        WHEN spelled GLOB '????????[T ]??????*'
+                        THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
+                            || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
+                        ELSE spelled
+                    END AS given
+                    FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
+                )
+            )
+        )
+    ) IS NOT NULL;
 END;
 
 CREATE TRIGGER trg_prompts_created_at AFTER INSERT ON prompts
 WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
 BEGIN
-    UPDATE prompts SET created_at = coalesce(
-        (
-            SELECT CASE
-                WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
-                    AND instr(given || '.', '.') IN (11, 14, 17, 20)
-                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
-                    || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
-                WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
-                THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
-                WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
-                    AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
-                    AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
-                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
-                    WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
-                    WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
-                    WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
-                    WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
-                END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
-            END
-            FROM (
-                SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
-                FROM (
-                    SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
-                    FROM (
-                        SELECT CASE
-                            WHEN spelled GLOB '????????[T ]??????*'
-                            THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
-                                || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
-                            ELSE spelled
-                        END AS given
-                        FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
-                    )
-                )
-            )
-        ),
-        NEW.created_at
-    ) WHERE id = NEW.id;
+    UPDATE prompts SET created_at = created_at WHERE id = NEW.id;
 END;
 
 CREATE TRIGGER trg_prompts_created_at_changed AFTER UPDATE OF created_at ON prompts
-WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]' AND NEW.created_at IS NOT OLD.created_at
+WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
 BEGIN
-    UPDATE prompts SET created_at = coalesce(
-        (
-            SELECT CASE
-                WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
-                    AND instr(given || '.', '.') IN (11, 14, 17, 20)
-                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
-                    || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
-                WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
-                THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
-                WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
-                    AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
-                    AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
-                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
-                    WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
-                    WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
-                    WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
-                    WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
-                END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
-            END
+    UPDATE prompts SET created_at = (
+        SELECT CASE
+            WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
+                AND instr(given || '.', '.') IN (11, 14, 17, 20)
+            THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
+                || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
+            WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
+            THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
+            WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
+                AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
+                AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
+            THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
+                WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
+                WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
+                WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
+                WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
+            END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
+        END
+        FROM (
+            SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
             FROM (
-                SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
+                SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
                 FROM (
-                    SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
-                    FROM (
-                        SELECT CASE
-                            WHEN spelled GLOB '????????[T ]??????*'
-                            THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
-                                || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
-                            ELSE spelled
-                        END AS given
-                        FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
-                    )
+                    SELECT CASE
+                        WHEN spelled GLOB '????????[T ]??????*'
+                        THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
+                            || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
+                        ELSE spelled
+                    END AS given
+                    FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
                 )
             )
-        ),
-        NEW.created_at
-    ) WHERE id = NEW.id;
+        )
+    ) WHERE id = NEW.id AND (
+        SELECT CASE
+            WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
+                AND instr(given || '.', '.') IN (11, 14, 17, 20)
+            THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
+                || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
+            WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
+            THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
+            WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
+                AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
+                AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
+            THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
+                WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
+                WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
+                WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
+                WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
+            END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
+        END
+        FROM (
+            SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
+            FROM (
+                SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
+                FROM (
+                    SELECT CASE
+                        WHEN spelled GLOB '????????[T ]??????*'
+                        THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
+                            || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
+                        ELSE spelled
+                    END AS given
+                    FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
+                )
+            )
+        )
+    ) IS NOT NULL;
 END;
 
 CREATE TRIGGER trg_agent_logs_created_at AFTER INSERT ON agent_logs
 WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
 BEGIN
-    UPDATE agent_logs SET created_at = coalesce(
-        (
-            SELECT CASE
-                WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
-                    AND instr(given || '.', '.') IN (11, 14, 17, 20)
-                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
-                    || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
-                WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
-                THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
-                WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
-                    AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
-                    AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
-                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
-                    WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
-                    WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
-                    WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
-                    WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
-                END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
-            END
-            FROM (
-                SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
-                FROM (
-                    SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
-                    FROM (
-                        SELECT CASE
-                            WHEN spelled GLOB '????????[T ]??????*'
-                            THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
-                                || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
-                            ELSE spelled
-                        END AS given
-                        FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
-                    )
-                )
-            )
-        ),
-        NEW.created_at
-    ) WHERE id = NEW.id;
+    UPDATE agent_logs SET created_at = created_at WHERE id = NEW.id;
 END;
 
 CREATE TRIGGER trg_agent_logs_created_at_changed AFTER UPDATE OF created_at ON agent_logs
-WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]' AND NEW.created_at IS NOT OLD.created_at
+WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
 BEGIN
-    UPDATE agent_logs SET created_at = coalesce(
-        (
-            SELECT CASE
-                WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
-                    AND instr(given || '.', '.') IN (11, 14, 17, 20)
-                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
-                    || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
-                WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
-                THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
-                WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
-                    AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
-                    AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
-                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
-                    WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
-                    WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
-                    WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
-                    WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
-                END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
-            END
+    UPDATE agent_logs SET created_at = (
+        SELECT CASE
+            WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
+                AND instr(given || '.', '.') IN (11, 14, 17, 20)
+            THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
+                || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
+            WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
+            THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
+            WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
+                AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
+                AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
+            THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
+                WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
+                WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
+                WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
+                WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
+            END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
+        END
+        FROM (
+            SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
             FROM (
-                SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
+                SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
                 FROM (
-                    SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
-                    FROM (
-                        SELECT CASE
-                            WHEN spelled GLOB '????????[T ]??????*'
-                            THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
-                                || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
-                            ELSE spelled
-                        END AS given
-                        FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
-                    )
+                    SELECT CASE
+                        WHEN spelled GLOB '????????[T ]??????*'
+                        THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
+                            || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
+                        ELSE spelled
+                    END AS given
+                    FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
                 )
             )
-        ),
-        NEW.created_at
-    ) WHERE id = NEW.id;
+        )
+    ) WHERE id = NEW.id AND (
+        SELECT CASE
+            WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
+                AND instr(given || '.', '.') IN (11, 14, 17, 20)
+            THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
+                || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
+            WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
+            THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
+            WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
+                AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
+                AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
+            THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
+                WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
+                WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
+                WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
+                WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
+            END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
+        END
+        FROM (
+            SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
+            FROM (
+                SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
+                FROM (
+                    SELECT CASE
+                        WHEN spelled GLOB '????????[T ]??????*'
+                        THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
+                            || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
+                        ELSE spelled
+                    END AS given
+                    FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
+                )
+            )
+        )
+    ) IS NOT NULL;
 END;
 
 CREATE TRIGGER trg_system_logs_created_at AFTER INSERT ON system_logs
 WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
 BEGIN
-    UPDATE system_logs SET created_at = coalesce(
-        (
-            SELECT CASE
-                WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
-                    AND instr(given || '.', '.') IN (11, 14, 17, 20)
-                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
-                    || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
-                WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
-                THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
-                WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
-                    AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
-                    AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
-                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
-                    WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
-                    WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
-                    WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
-                    WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
-                END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
-            END
-            FROM (
-                SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
-                FROM (
-                    SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
-                    FROM (
-                        SELECT CASE
-                            WHEN spelled GLOB '????????[T ]??????*'
-                            THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
-                                || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
-                            ELSE spelled
-                        END AS given
-                        FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
-                    )
-                )
-            )
-        ),
-        NEW.created_at
-    ) WHERE id = NEW.id;
+    UPDATE system_logs SET created_at = created_at WHERE id = NEW.id;
 END;
 
 CREATE TRIGGER trg_system_logs_created_at_changed AFTER UPDATE OF created_at ON system_logs
-WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]' AND NEW.created_at IS NOT OLD.created_at
+WHEN NEW.created_at NOT GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
 BEGIN
-    UPDATE system_logs SET created_at = coalesce(
-        (
-            SELECT CASE
-                WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
-                    AND instr(given || '.', '.') IN (11, 14, 17, 20)
-                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
-                    || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
-                WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
-                THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
-                WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
-                    AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
-                    AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
-                THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
-                    WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
-                    WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
-                    WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
-                    WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
-                END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
-            END
+    UPDATE system_logs SET created_at = (
+        SELECT CASE
+            WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
+                AND instr(given || '.', '.') IN (11, 14, 17, 20)
+            THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
+                || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
+            WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
+            THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
+            WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
+                AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
+                AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
+            THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
+                WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
+                WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
+                WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
+                WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
+            END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
+        END
+        FROM (
+            SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
             FROM (
-                SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
+                SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
                 FROM (
-                    SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
-                    FROM (
-                        SELECT CASE
-                            WHEN spelled GLOB '????????[T ]??????*'
-                            THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
-                                || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
-                            ELSE spelled
-                        END AS given
-                        FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
-                    )
+                    SELECT CASE
+                        WHEN spelled GLOB '????????[T ]??????*'
+                        THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
+                            || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
+                        ELSE spelled
+                    END AS given
+                    FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
                 )
             )
-        ),
-        NEW.created_at
-    ) WHERE id = NEW.id;
+        )
+    ) WHERE id = NEW.id AND (
+        SELECT CASE
+            WHEN given GLOB '[1-9]*' AND given NOT GLOB '*[^0-9.]*' AND given NOT GLOB '*.*.*'
+                AND instr(given || '.', '.') IN (11, 14, 17, 20)
+            THEN strftime('%Y-%m-%dT%H:%M:%S', substr(given, 1, 10), 'unixepoch')
+                || '.' || substr(replace(substr(given, 11), '.', '') || '000000', 1, 6)
+            WHEN given GLOB '2[0-9][0-9][0-9][0-9][0-9][0-9].[0-9]*'
+            THEN strftime('%Y-%m-%dT%H:%M:%f000', given)
+            WHEN (length(stamp) = 10 OR stamp GLOB '??????????[T ][0-9][0-9]:[0-9][0-9]*') AND stamp > '0001-01-02'
+                AND date(substr(stamp, 1, 10), '+0 days') = substr(stamp, 1, 10)
+                AND substr(stamp, 12, 2) < '24' AND substr(stamp, 21) NOT GLOB '*[^0-9]*'
+            THEN strftime('%Y-%m-%dT%H:%M:%S', substr(stamp, 1, 19) || CASE
+                WHEN zone IN ('', 'Z', 'UTC', 'GMT') THEN ''
+                WHEN zone GLOB '[-+][0-9][0-9]' THEN zone || ':00'
+                WHEN zone GLOB '[-+][0-9][0-9][0-9][0-9]' THEN substr(zone, 1, 3) || ':' || substr(zone, 4)
+                WHEN zone GLOB '[-+][0-9][0-9]:[0-9][0-9]' THEN zone
+            END) || '.' || substr(substr(stamp, 21) || '000000', 1, 6)
+        END
+        FROM (
+            SELECT given, trim(zone) AS zone, substr(given, 1, length(given) - length(zone)) AS stamp
+            FROM (
+                SELECT given, ltrim(substr(given, 12), '0123456789:.,') AS zone
+                FROM (
+                    SELECT CASE
+                        WHEN spelled GLOB '????????[T ]??????*'
+                        THEN substr(spelled, 1, 4) || '-' || substr(spelled, 5, 2) || '-' || substr(spelled, 7, 5)
+                            || ':' || substr(spelled, 12, 2) || ':' || substr(spelled, 14)
+                        ELSE spelled
+                    END AS given
+                    FROM (SELECT upper(trim(CAST(NEW.created_at AS TEXT))) AS spelled)
+                )
+            )
+        )
+    ) IS NOT NULL;
 END;
 
 

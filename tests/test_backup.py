@@ -9,10 +9,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from orchdb import DatabaseManager, NewSystemLog, NotConnectedError, OperationError
+from orchdb import DatabaseManager, InvalidValueError, NewSystemLog, NotConnectedError, OperationError
 from orchdb.versions import HEAD
 from tests.old_files import ask, change
 from tests.processes import backup_with_little_space
@@ -117,12 +118,20 @@ async def test_a_path_that_cannot_be_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     async with DatabaseManager(tmp_path / "data" / "orchestrator.db") as db:
         assert "No such file or directory" in await said(db, tmp_path / "missing" / "copy.db")
-        assert "No such file or directory" in await said(db, "~nobody-has-this-name/copy.db")
+        assert "cannot be made: there is no such user" in await said(db, "~nobody-has-this-name")
         assert "Not a directory" in await said(db, tmp_path / "file" / "copy.db")
         assert "File name too long" in await said(db, tmp_path / ("x" * 300))
         assert "no path" in await said(db, f"{tmp_path}/a\0b")
         assert "exists already" in await said(db, "")
     assert names(tmp_path) == {"data", "file"}
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"copy.db", ["copy.db"]])
+async def test_what_is_no_path_is_refused_by_name(tmp_path: Path, wrong: Any) -> None:
+    async with DatabaseManager(tmp_path / "data" / "orchestrator.db") as db:
+        with pytest.raises(InvalidValueError, match=r"^path: must be text or a path$"):
+            await db.backup(wrong)
+    assert names(tmp_path) == {"data"}
 
 
 @pytest.mark.parametrize(

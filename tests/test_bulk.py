@@ -84,8 +84,10 @@ async def test_all_rows_are_created_or_none(db: DatabaseManager, agent_id: str, 
             assert caught.value.operation == operation
     wrong: dict[str, Any] = {"log_level": "LOUD", "message": None, "details": {1, 2}}
     for column, value in wrong.items():
-        with pytest.raises(InvalidValueError) as refused:
-            await db.create_agent_logs([*lines[:place], lines[place] | {column: value}])
+        with pytest.raises(
+            InvalidValueError, match=rf" on agent_logs: item {place}: agent_logs\.{column}: "
+        ) as refused:
+            await db.create_agent_logs([*lines[:place], lines[place] | {column: value}, lines[place]])
         assert refused.value.column == column
     assert await count(db, "agent_logs") == await count(db, "prompts") == 0
     await db.create_agent_logs(lines)
@@ -115,7 +117,7 @@ async def test_an_item_with_other_names_is_a_type_error_that_tells_its_place(db:
 async def test_what_is_no_list_of_items_is_a_type_error(db: DatabaseManager, agent_id: str) -> None:
     for items in (None, 5, {"log_level": "INFO"}, "text"):
         for operation in ("create_system_logs", "create_agent_logs", "create_prompts"):
-            with pytest.raises(TypeError):
+            with pytest.raises(TypeError, match=f"^{operation}: "):
                 await call(db, operation, items)
     with pytest.raises(TypeError, match="agent_id"):
         await call(db, "create_prompts", [{"prompt_type": "adw", "prompt_text": "x"}])

@@ -200,6 +200,16 @@ async def test_hops_and_statements_on_sqlite(tmp_path: Path, counts: Counts) -> 
         assert counts.each("statements", 1) <= 7
 
 
+async def test_what_sqlite_runs_after_each_insert_is_small(tmp_path: Path) -> None:
+    """SQLite makes room for the whole of a trigger at each insert, also when its condition is false."""
+    async with DatabaseManager(tmp_path / "orchestrator.db") as db:
+        assert db.conn is not None
+        query = "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND sql LIKE '%AFTER INSERT%'"
+        triggers = (await db.conn.exec_driver_sql(query)).scalars().all()
+    assert len(triggers) == 5
+    assert max(len(sql) for sql in triggers) < 300
+
+
 async def test_round_trips_on_postgres(postgres_url: str, counts: Counts) -> None:
     """A read and a single write are one round trip each; a hundred appends at once share a few."""
     async with DatabaseManager(postgres_url) as db:

@@ -41,7 +41,7 @@ def test_the_argument_stands_above_the_variables_and_they_above_the_default(tmp_
         assert not found.exists()
         run = command_line(*arguments, "upgrade", "head", cwd=tmp_path, environment=environment)
         assert run.returncode == 0, run.stderr
-        assert revision_of(found) == "0009"
+        assert revision_of(found) == HEAD
 
 
 def test_a_new_file_is_readable_by_its_owner_only_and_can_give_space_back(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_two_upgrades_at_once_on_postgres_both_succeed(postgres_url: str) -> Non
         runs = list(pool.map(lambda _: command_line("-x", f"url={postgres_url}", "upgrade", "head"), range(2)))
     assert [run.returncode for run in runs] == [0, 0], [run.stderr for run in runs]
     with transaction(postgres_url) as connection:
-        assert connection.execute(text("SELECT version_num FROM orchdb_version")).scalars().all() == ["0009"]
+        assert connection.execute(text("SELECT version_num FROM orchdb_version")).scalars().all() == [HEAD]
 
 
 def test_the_sql_for_postgres_can_be_printed_and_run_by_hand(postgres_url: str) -> None:
@@ -90,14 +90,17 @@ def test_the_sql_for_postgres_can_be_printed_and_run_by_hand(postgres_url: str) 
     script = run.stdout.replace("BEGIN;\n", "").replace("COMMIT;\n", "")
     with transaction(postgres_url) as connection:
         connection.exec_driver_sql(script.replace("%", "%%"))
-        assert connection.execute(text("SELECT version_num FROM orchdb_version")).scalar() == "0009"
+        assert connection.execute(text("SELECT version_num FROM orchdb_version")).scalar() == HEAD
 
 
 @pytest.mark.parametrize(
     ("url", "said"),
     [
         ("mysql://me:secret@host/name", "is not one of"),
-        ("postgresql://me:secret@127.0.0.1:1/name", "nothing was changed"),
+        (
+            "postgresql://me:secret@127.0.0.1:1/name",
+            "nothing was changed, there is no connection: nothing listens there",
+        ),
         ("README-is-no-database", "not a database"),
     ],
 )
@@ -108,6 +111,15 @@ def test_what_cannot_be_upgraded_is_said_in_one_line_without_a_password(tmp_path
     assert said in run.stdout + run.stderr
     assert "Traceback" not in run.stderr
     assert "secret" not in run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("misspelt", ["ulr=other.db", "other.db", "URL=other.db"])
+def test_a_misspelt_x_changes_no_other_database(tmp_path: Path, misspelt: str) -> None:
+    for words in (("upgrade", "head"), ("current",), ("upgrade", "head", "--sql")):
+        run = command_line("-x", misspelt, *words, cwd=tmp_path)
+        assert run.returncode != 0
+        assert "there is only -x url=" in run.stdout + run.stderr
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_the_sql_for_sqlite_cannot_be_printed(tmp_path: Path) -> None:

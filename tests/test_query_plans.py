@@ -23,9 +23,9 @@ from orchdb.backend import Backend, Horizon, Outcome
 from orchdb.database import Database
 from orchdb.instants import TIME_FUNCTION
 from orchdb.postgres import PostgresBackend
+from orchdb.prepared import Parameters, Prepared, Statement
 from orchdb.spellings import one_form
 from orchdb.sqlite import SqliteBackend
-from orchdb.statements import Parameters, Prepared, Statement
 from orchdb.tables import metadata
 
 LOGS = 100_000

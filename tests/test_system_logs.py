@@ -79,7 +79,7 @@ async def test_lines_come_oldest_first_and_are_filtered(db: DatabaseManager, lin
 async def test_lines_are_filtered_by_time(db: DatabaseManager, lines: list[int]) -> None:
     rows = await db.get_system_logs()
     first, last = rows[0]["created_at"], rows[-1]["created_at"]
-    after = datetime.fromisoformat(last) + timedelta(microseconds=1)
+    after = datetime.fromisoformat(f"{last}Z") + timedelta(microseconds=1)
     assert [row["id"] for row in await db.get_system_logs(since=first, until=after)] == lines
     assert await db.get_system_logs(since=after) == []
     assert await db.get_system_logs(until=first) == []

@@ -37,6 +37,7 @@ async def main() -> int:
 """A misspelt name is an error, and an ``ignore`` that ignores nothing is one too."""
 
 
+@pytest.mark.slow
 def test_the_connection_can_be_used_without_asserts_and_a_misspelt_name_is_found(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     (tmp_path / "program.py").write_text(PROGRAM)

@@ -303,14 +303,14 @@ async def test_what_is_not_json_is_refused(db: DatabaseManager, value: Any) -> N
 @pytest.mark.parametrize(
     ("value", "where"),
     [
-        (b"x", r"\$ holds a bytes"),
-        ({"a": [1, 2, 3, b"x"]}, r"\$\.a\[3\] holds a bytes"),
-        ({"first": {"a": 1}, "second": [{"a": {1}}]}, r"\$\.second\[0\]\.a holds a set"),
+        (b"x", r"\$ is of the type bytes"),
+        ({"a": [1, 2, 3, b"x"]}, r"\$\.a\[3\] is of the type bytes"),
+        ({"first": {"a": 1}, "second": [{"a": {1}}]}, r"\$\.second\[0\]\.a is of the type set"),
         ([[], [0, 2**64]], r"\$\[1\]\[1\] holds an integer of more than 64 bits"),
         ({"a": {1: 2, "1": 3}}, r"\$\.a holds two keys that are the same"),
-        ({"a": {(1, 2): 3}}, r"\$\.a holds a key that is a tuple"),
-        ({"a": Broken(1, [Secret(inner={1})])}, r"\$\.a\.y\[0\]\.inner holds a set"),
-        ({"a": 1, "My secret plan, step 1": {"sk_live_51": {"a": {1}}}}, r"\$\.<key 1>\.<key 0>\.a holds a set"),
+        ({"a": {(1, 2): 3}}, r"\$\.a holds a key of the type tuple"),
+        ({"a": Broken(1, [Secret(inner={1})])}, r"\$\.a\.y\[0\]\.inner is of the type set"),
+        ({"a": 1, "My secret plan, step 1": {"sk_live_51": {"a": {1}}}}, r"\$\.<key 1>\.<key 0>\.a is of the type set"),
     ],
     ids=repr,
 )

@@ -57,6 +57,7 @@ def test_eight_processes_at_once_upgrade_an_old_postgres_database_once(postgres_
     assert one_of_them_upgraded(connect_at_once(postgres_url, PROCESSES, upgrade=True), 50, len(REVISIONS) - 2)
 
 
+@pytest.mark.slow
 async def test_an_upgrade_that_is_killed_anywhere_is_made_good_by_the_next_connect(tmp_path: Path) -> None:
     old = OldFile(tmp_path / "old.db")
     template = tmp_path / "template.db"

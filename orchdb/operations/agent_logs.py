@@ -6,13 +6,13 @@ import logging
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
-from orchdb.database import failures_reported
 from orchdb.errors import InvalidValueError
 from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations, checked_items, pages
 from orchdb.rows import LOG_LEVELS, AgentLogRow, JsonValue, LogLevel, NewAgentLog, Time
 from orchdb.statements import TableStatements
 from orchdb.tables import agent_logs
 from orchdb.values import now
+from orchdb.verbs import failures_reported
 
 logger = logging.getLogger("orchdb")
 

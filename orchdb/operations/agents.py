@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-from orchdb.database import failures_reported
 from orchdb.operations.table_operations import TableOperations, checked_cost, checked_names
 from orchdb.rows import ENDED_STATUSES, RUNNING_STATUSES, AgentChanges, AgentRow, AgentStatus, JsonObject, Time
 from orchdb.statements import TableStatements
 from orchdb.tables import agents
 from orchdb.values import new_id, now
+from orchdb.verbs import failures_reported
 
 _TABLE: TableStatements[AgentRow] = TableStatements(agents)
 _INSERT = _TABLE.insert(

@@ -10,7 +10,6 @@ from typing import Any
 
 import orjson
 
-from orchdb.database import failures_reported
 from orchdb.errors import InvalidValueError
 from orchdb.operations.agent_logs import AGENT_LOGS
 from orchdb.operations.system_logs import SYSTEM_LOGS
@@ -19,6 +18,7 @@ from orchdb.rows import LogLevel, Time
 from orchdb.statements import TableStatements
 from orchdb.values import moment as checked_time
 from orchdb.values import now
+from orchdb.verbs import failures_reported
 
 _ROWS_AT_A_TIME = 1000
 

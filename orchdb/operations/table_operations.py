@@ -10,12 +10,13 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from orchdb.cursors import AnyRow, cursor_of, position
-from orchdb.database import Verbs, failures_reported
 from orchdb.errors import InvalidValueError
 from orchdb.in_turn import in_turn
+from orchdb.prepared import Statement
 from orchdb.rows import Time
-from orchdb.statements import Statement, TableStatements
+from orchdb.statements import TableStatements
 from orchdb.values import MAX_INTEGER, cost, now
+from orchdb.verbs import Verbs, failures_reported
 
 Row = TypeVar("Row", bound=AnyRow)
 DEFAULT_PAGE = 500
@@ -181,8 +182,10 @@ def checked_items(
     """The items of a bulk creation, each with all required names and no unknown one.
 
     Raises:
-        TypeError: An item is no mapping, or a name is missing or unknown.
+        TypeError: It is no list, an item is no mapping, or a name is missing or unknown.
     """
+    if not isinstance(items, Iterable):
+        raise TypeError(f"{operation}: must be given a list of mappings, not {type(items).__name__}")
     checked = list(items)
     required, allowed = frozenset(required), frozenset(allowed)
     for number, item in enumerate(checked):

@@ -104,14 +104,6 @@ async def test_a_doubled_name_is_named(db: DatabaseManager, agent_id: str) -> No
 
 
 @on_postgres
-async def test_a_doubled_id_is_named(target: Target, manager: DatabaseManager) -> None:
-    # A row that was copied in with its id leaves the sequence behind; SQLite's counter just goes on.
-    run_elsewhere(target.url, "INSERT INTO system_logs (id, component, message) VALUES (1, 'test', 'x')")
-    with pytest.raises(DuplicateError) as doubled:
-        await manager.create_system_log("INFO", "test", "x")
-    assert doubled.value.column == "id"
-
-
 @pytest.mark.parametrize("action", ["", "ON DELETE RESTRICT", "DEFERRABLE INITIALLY DEFERRED"])
 @pytest.mark.parametrize("table", ["orchestrator_agents", "agents", "prompts"])
 async def test_a_row_that_others_refer_to_is_not_called_a_missing_parent(

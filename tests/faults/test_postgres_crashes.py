@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
 from sqlalchemy import URL
 
 from orchdb import DatabaseManager
@@ -14,6 +15,7 @@ from tests.faults.support import Child, log
 ROUNDS = 30  # in every third one the client is killed while it connects
 
 
+@pytest.mark.slow
 def test_a_client_that_is_killed_in_the_middle_of_load_loses_nothing_and_leaves_no_session(url: URL) -> None:
     acknowledged: set[str] = set()
     killed_at_work = 0

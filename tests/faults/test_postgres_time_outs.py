@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
 from sqlalchemy import URL, text
-from sqlalchemy.exc import DBAPIError
 
 from orchdb import DatabaseManager, OperationError
 from tests.faults.postgres_sessions import Watched, watched
@@ -28,7 +31,7 @@ async def idle_for_too_long(db: DatabaseManager, server: Watched, agent: str, wa
         if way == "a statement":
             await tx.create_system_log("INFO", "fault", "late")
         elif way == "an own statement":
-            with pytest.raises(DBAPIError):
+            with pytest.raises(OperationError):
                 await tx.conn.execute(text("SELECT 1"))
         elif way == "a statement whose error is ignored":
             with suppress(OperationError):
@@ -55,3 +58,41 @@ async def test_a_transaction_that_idles_for_too_long_is_ended_by_the_server_and_
             assert sorted(await seen(db)) == [f"{kind} {n}" for kind in ("after", "transaction") for n in range(3)]
             (row,) = await db.list_agents()
             assert not row["cost_usd"]
+
+
+@contextmanager
+def stopped(process: int) -> Iterator[None]:
+    """A server process that does nothing, as if its network had gone."""
+    try:
+        os.kill(process, signal.SIGSTOP)
+    except (ProcessLookupError, PermissionError):
+        pytest.skip("the server's processes are not on this machine, or another user's")
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("way", ["a statement", "many rows", "a part"])
+async def test_a_server_that_goes_silent_in_a_block_is_given_up(url: URL, way: str) -> None:
+    line: Any = {"log_level": "INFO", "component": "fault", "message": "silent"}
+
+    async def block(db: DatabaseManager) -> None:
+        async with db.transaction() as tx:
+            process = (await tx.conn.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+            await tx.create_system_log("INFO", "fault", "silent")
+            with stopped(process):
+                if way == "a statement":
+                    await tx.create_system_log("INFO", "fault", "silent")
+                elif way == "many rows":
+                    await tx.create_system_logs([line] * 100)
+                else:
+                    async with tx.transaction():
+                        pytest.fail("the part must not begin")
+
+    async with DatabaseManager(url, statement_timeout=0.2, connect_timeout=0.5) as db:
+        async with asyncio.timeout(20):
+            with pytest.raises(OperationError):
+                await block(db)
+            await log(db, "after")
+        assert await seen(db) == ["after"]

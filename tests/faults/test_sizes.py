@@ -104,6 +104,7 @@ async def test_names_that_are_not_indexed_may_be_long(db: DatabaseManager, agent
     assert (found[0]["default_model"], found[1]["prompt_name"]) == (name, name)
 
 
+@pytest.mark.slow
 async def test_a_text_may_have_64_mib(db: DatabaseManager, agent_id: str) -> None:
     for content in ("x" * (64 * MEGABYTE), "\u00e9" * (32 * MEGABYTE)):
         prompt = await db.create_prompt(agent_id, "adw", content)
@@ -134,6 +135,7 @@ async def test_a_larger_text_is_refused_and_nothing_is_written(db: DatabaseManag
     assert await dump(db) == before
 
 
+@pytest.mark.slow
 async def test_a_json_value_may_have_64_mib(db: DatabaseManager) -> None:
     value = {"commas": "," * (64 * MEGABYTE - len('{"commas":""}'))}
     await db.create_system_log("INFO", "x", "x", value)
@@ -149,6 +151,7 @@ async def test_a_json_value_may_have_64_mib(db: DatabaseManager) -> None:
     assert await count(db, "system_logs") == 1
 
 
+@pytest.mark.slow
 async def test_a_json_value_may_hold_as_many_values_as_postgres_can_keep(db: DatabaseManager, agent_id: str) -> None:
     many = [0] * (10_000_000 - 1)  # and the list itself
     assert await db.create_system_log("INFO", "x", "x", many)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchdb import DatabaseManager
+from orchdb import DatabaseManager, spellings, sqlite_settings
 from tests.foreign_rows import NOT_UNDERSTOOD, PLACES, NoUtf8, drop_triggers, insert, parents, update
 from tests.support import other_program
 
@@ -96,6 +96,27 @@ async def test_old_lines_in_another_spelling_go_in_batches_and_only_those_of_the
     assert await db.prune(before, log_level="DEBUG") == 2500
     assert await db.prune(before) == 2500
     assert len(await db.get_system_logs()) == 2500
+
+
+async def test_each_old_line_is_looked_at_about_once_however_many_there_are(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+
+    def counted(value: Any) -> str | None:
+        looks.append(value)
+        return spellings.one_form(value)
+
+    monkeypatch.setattr(sqlite_settings, "one_form", counted)
+    async with DatabaseManager(path) as db:
+        with other_program(path) as connection:
+            drop_triggers(connection)
+            connection.execute("BEGIN")
+            for number in range(5500):
+                insert(connection, PLACES["system_logs"], str(number), created_at="2019-06-01 00:00:00")
+            connection.execute("COMMIT")
+        assert await db.prune(datetime(2020, 1, 1, tzinfo=UTC)) == 5500
+    assert len(looks) < 2 * 5500
 
 
 async def test_lines_that_another_program_keeps_do_not_hold_up_retention(db: DatabaseManager, path: Path) -> None:

@@ -14,6 +14,7 @@ from tests.old_files import OldFile, read
 
 
 @pytest.mark.parametrize(("durability", "rounds"), [("normal", 30), ("full", 5)])
+@pytest.mark.slow
 def test_kill_9_in_the_middle_of_load_loses_nothing_acknowledged(path: Path, durability: str, rounds: int) -> None:
     acknowledged: set[str] = set()
     with Child("crashing", path, durability, rounds) as child:
@@ -43,6 +44,7 @@ async def test_after_a_crash_the_next_start_works_at_once(path: Path) -> None:
     assert "after the crash" in messages(path)
 
 
+@pytest.mark.slow
 async def test_an_upgrade_that_is_killed_anywhere_leaves_the_old_or_the_new_version_and_is_completed(
     tmp_path: Path,
 ) -> None:

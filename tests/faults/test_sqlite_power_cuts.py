@@ -12,6 +12,7 @@ from tests.faults.support import run_child
 pytestmark = pytest.mark.skipif(find_spec("apsw") is None, reason="apsw is not installed: pip install apsw")
 
 
+@pytest.mark.slow
 def test_with_durability_full_a_power_cut_loses_nothing_acknowledged(tmp_path: Path) -> None:
     (result,) = run_child("power_cut", tmp_path, "full", 200, 400)
     assert result["cuts"] == 200
@@ -19,6 +20,7 @@ def test_with_durability_full_a_power_cut_loses_nothing_acknowledged(tmp_path: P
     assert sum(result["lost"]) == 0
 
 
+@pytest.mark.slow
 def test_with_durability_normal_a_power_cut_takes_at_most_the_last_moments(tmp_path: Path) -> None:
     (result,) = run_child("power_cut", tmp_path, "normal", 200, 400)
     assert result["cuts"] == 200

@@ -104,7 +104,8 @@ def _copy(folder: Path, head: str, revisions: tuple[str, ...]) -> Version:
     without = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(orchdb.__file__).parent, package, ignore=without)
     shutil.copytree(shipped("migrations"), package / "migrations", ignore=without, dirs_exist_ok=True)
-    shutil.copyfile(shipped("alembic.ini"), package / "alembic.ini")
+    ini = shipped("alembic.ini").read_text(encoding="utf-8")
+    (package / "alembic.ini").write_text(ini.replace("orchdb:../migrations", "orchdb:migrations"), encoding="utf-8")
     source = (package / "versions.py").read_text(encoding="utf-8")
     source, found = re.subn(r"(?m)^REVISIONS = \([^)]*\)", f"REVISIONS = {revisions}", source)
     assert found == 1

@@ -46,6 +46,30 @@ WRAPPED = [
     f"$DATABASE_URL={GOOD}",
     f"psql '{GOOD}'",
 ]
+# What stands before it is no one thing: a line of YAML or of code, an option of a command, a colour of the terminal.
+PASTED = [
+    f"- {GOOD}",
+    f"DATABASE_URL:{GOOD}",
+    f"$env:DATABASE_URL={GOOD}",
+    f'"DATABASE_URL": "{GOOD}"',
+    f"-e DATABASE_URL={GOOD}",
+    f"--url={GOOD}",
+    f"env DATABASE_URL={GOOD}",
+    f"ENV DATABASE_URL {GOOD}",
+    f"const url = '{GOOD}'",
+    f"URL := {GOOD}",
+    f"b'{GOOD}'",
+    f"%22{GOOD}%22",
+    f"\x1b[32m{GOOD}\x1b[0m",
+    "- sqlite:///orchestrator.db",
+    f"post\u200bgresql://{REST}",
+    f"postgresql +asyncpg://{REST}",
+    f"http:/{REST}",
+    f"://{REST}",
+    f"//{REST}",
+    f"host=db.internal user=orch password={PASSWORD}",
+    f"Server=db.internal;Password = {PASSWORD}",
+]
 MISSPELT = [
     f"postgres:/{REST}",
     f"postgresql:/{REST}",
@@ -115,6 +139,10 @@ PATHS = [
     "jdbc:x",
     "sqlite.db",
     "x.postgres:y",
+    "./- postgresql://x.db",
+    "user@host.db",
+    "a:b@c",
+    "passwords.db",
 ]
 
 
@@ -137,7 +165,7 @@ def refused(here: Path, *arguments: Any, **options: Any) -> InvalidValueError:
     return error
 
 
-@pytest.mark.parametrize("text", [*WRAPPED, *MISSPELT, *OTHERS, *SQLITE])
+@pytest.mark.parametrize("text", [*WRAPPED, *PASTED, *MISSPELT, *OTHERS, *SQLITE])
 def test_what_is_meant_as_a_url_and_is_none_is_refused_with_what_to_write(here: Path, text: str) -> None:
     error = refused(here, text)
     assert error.column == "db_path"
@@ -155,7 +183,9 @@ def test_the_same_from_the_environment_which_is_named(
     assert f"from {variable}" in str(error) or "@ too many" in str(error) or "port: " in str(error)
 
 
-@pytest.mark.parametrize("url", [Path(GOOD), URL.create("postgresql+psycopg_async", "orch", PASSWORD, "db.internal")])
+@pytest.mark.parametrize(
+    "url", [Path(GOOD), Path(f"- {GOOD}"), URL.create("postgresql+psycopg_async", "orch", PASSWORD, "db.internal")]
+)
 def test_a_path_object_and_a_url_object_are_looked_at_too(here: Path, url: Any) -> None:
     refused(here, url)
 
@@ -165,7 +195,7 @@ def test_the_url_of_a_replica_is_looked_at_too(here: Path, text: str) -> None:
     assert refused(here, "postgresql://h/db", read_url=text).column == "read_url"
 
 
-@pytest.mark.parametrize("text", [GOOD, f'"{GOOD}"', "sqlite:///copy.db"])
+@pytest.mark.parametrize("text", [GOOD, f'"{GOOD}"', f"- {GOOD}", "sqlite:///copy.db"])
 async def test_a_backup_does_not_become_a_file_of_that_name_either(here: Path, text: str) -> None:
     async with DatabaseManager(":memory:") as db:
         with pytest.raises(InvalidValueError, match="path") as caught:
