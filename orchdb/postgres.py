@@ -27,7 +27,7 @@ from orchdb.postgres_settings import PostgresSettings
 from orchdb.postgres_transaction import PostgresTransaction
 from orchdb.prepared import Parameters, Prepared
 from orchdb.sequences import catch_up, is_behind
-from orchdb.shielding import to_the_end
+from orchdb.shielding import begun, to_the_end
 from orchdb.waiting import until_free
 
 TRIES = 4
@@ -36,6 +36,9 @@ RETRY_SECONDS = (0.005, 0.05)
 _TRY_AGAIN = frozenset({"40001", "40P01"})
 _TRY_ON_ANOTHER = frozenset({"0A000", "26000"})
 
+
+Endings = set[asyncio.Future[None]]
+"""Of connections that nobody waits for any more: until they are closed."""
 
 _beginnings: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, set[asyncio.Future[Horizon]]]]
 _beginnings = WeakKeyDictionary()
@@ -63,6 +66,7 @@ class PostgresBackend(Backend):
         self._read_only = read_only
         self._make_engines()
         self._pools: list[Lanes] = []
+        self._endings: Endings = set()
         self._own_beginnings = set[asyncio.Future[Horizon]]()
         self._appends: Appends | None = None
         self._connection: AsyncConnection | None = None
@@ -79,7 +83,7 @@ class PostgresBackend(Backend):
         try:
             await self._open()
         except BaseException:
-            await to_the_end(self.close())
+            await to_the_end(self._disconnect())
             raise
 
     async def _open(self) -> None:
@@ -92,7 +96,7 @@ class PostgresBackend(Backend):
         await self._open_connection()
 
     async def _open_connection(self) -> None:
-        connection = await _connect(self._read_settings, SharedConnection(self._caller_engine))
+        connection = await _connect(self._read_settings, SharedConnection(self._caller_engine), self._endings)
         self._connection = connection
         if self._read_settings.pooler:
             # Read-only by the transaction that each statement gets, because a session is nobody's there.
@@ -112,7 +116,7 @@ class PostgresBackend(Backend):
 
     async def _prepare_tables(self) -> str | None:
         """Make or upgrade the tables; or the schema to do so in, if without it they would be elsewhere or nowhere."""
-        connection = await _connect(self._settings, AsyncConnection(self._engine))
+        connection = await _connect(self._settings, AsyncConnection(self._engine), self._endings)
         try:
             # One snapshot: between two looks another process may have made the tables.
             await connection.execution_options(isolation_level="REPEATABLE READ")
@@ -133,11 +137,16 @@ class PostgresBackend(Backend):
 
     def _pool(self, settings: PostgresSettings, engine: AsyncEngine) -> Lanes:
         options = settings.options
-        lanes = Lanes(partial(_open_lane, settings, engine), options.pool_size, options.pool_timeout)
+        lanes = Lanes(partial(_open_lane, settings, engine, self._endings), options.pool_size, options.pool_timeout)
         self._pools.append(lanes)
         return lanes
 
     async def close(self) -> None:
+        await self._disconnect()
+        while self._endings:
+            await asyncio.wait([*self._endings])
+
+    async def _disconnect(self) -> None:
         for beginning in self._own_beginnings:
             beginning.cancel()
         if self._own_beginnings:
@@ -185,7 +194,7 @@ class PostgresBackend(Backend):
         # Those who have them may be about to commit, and wait for this.
         engine = self._settings.engine(1)
         try:
-            lane = await _open_lane(self._settings, engine)
+            lane = await _open_lane(self._settings, engine, self._endings)
             try:
                 return await self._begin_on(lane.run, table)
             finally:
@@ -296,8 +305,8 @@ def _again(lane: Lane, error: Exception, *, reads: bool) -> bool:
     return code in _TRY_AGAIN or code in _TRY_ON_ANOTHER or (reads and lane.closed())
 
 
-async def _open_lane(settings: PostgresSettings, engine: AsyncEngine) -> Lane:
-    connection = await _connect(settings, AsyncConnection(engine))
+async def _open_lane(settings: PostgresSettings, engine: AsyncEngine, endings: Endings) -> Lane:
+    connection = await _connect(settings, AsyncConnection(engine), endings)
     try:
         raw: Any = await connection.get_raw_connection()
         kind = AsyncpgLane if settings.asyncpg else PsycopgLane
@@ -313,20 +322,31 @@ async def _open_lane(settings: PostgresSettings, engine: AsyncEngine) -> Lane:
     return lane
 
 
-async def _connect(settings: PostgresSettings, connection: AsyncConnection) -> AsyncConnection:
+async def _connect(settings: PostgresSettings, connection: AsyncConnection, endings: Endings) -> AsyncConnection:
     """The connection, open.
 
     Raises:
         OperationError: The server cannot be reached or refuses; the message says where and why.
     """
     failure: OperationError
+    opening = begun(connection.start())
     try:
-        # To the end, which connect_timeout bounds: a connection that is cut off while it is made would leak.
-        return await to_the_end(connection.start())
+        return await asyncio.shield(opening)
     except asyncio.CancelledError:
-        if connection.sync_connection is not None:
-            await to_the_end(connection.close())
+        # Cut off while it is made it would leak; the caller does not wait for that.
+        ending = begun(_end_when_open(opening, connection))
+        endings.add(ending)
+        ending.add_done_callback(endings.discard)
         raise
     except Exception as error:
         failure = settings.not_connected(error)
     raise failure
+
+
+async def _end_when_open(opening: asyncio.Future[AsyncConnection], connection: AsyncConnection) -> None:
+    try:
+        await opening
+    except Exception:  # whoever wanted it has gone
+        return
+    await connection.invalidate()
+    await connection.close()

@@ -10,14 +10,24 @@ Result = TypeVar("Result")
 
 
 class _Work(asyncio.Task[Result]):
-    """A task that cannot be cancelled: a shutdown that cancels every task of the loop would break it off half-way."""
+    """A task that nobody can cancel: a shutdown that cancels every task of the loop would break it off half-way.
+
+    But for a time-out inside it, such as a driver's for a server that has gone silent: the loop itself calls that, and
+    neither a task nor somebody outside of the loop.
+    """
 
     def cancel(self, msg: object = None) -> bool:
-        return False
+        by_the_loop = self.get_loop().is_running() and asyncio.current_task(self.get_loop()) is None
+        return super().cancel(msg) if by_the_loop else False
 
 
 async def _waited_for(awaitable: Awaitable[Result]) -> Result:
     return await awaitable
+
+
+def begun(awaitable: Awaitable[Result]) -> asyncio.Future[Result]:
+    """A task that runs it to its end, whoever waits for it or does not."""
+    return _Work(_waited_for(awaitable), loop=asyncio.get_running_loop())
 
 
 async def to_the_end(awaitable: Awaitable[Result]) -> Result:
@@ -28,7 +38,7 @@ async def to_the_end(awaitable: Awaitable[Result]) -> Result:
     if isinstance(awaitable, asyncio.Future):
         work: asyncio.Future[Result] = awaitable
     else:
-        work = _Work(_waited_for(awaitable), loop=asyncio.get_running_loop())
+        work = begun(awaitable)
     cancellation: asyncio.CancelledError | None = None
     while not work.done():
         try:

@@ -1,10 +1,11 @@
-"""``connect()`` while others hold a lock: it waits as long as ``lock_timeout`` and the caller say, and no longer."""
+"""``connect()`` while others hold a lock, or say nothing: it waits as long as it may, and no longer."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -161,6 +162,26 @@ async def test_connect_waits_for_another_change_of_the_schema_as_long_as_it_may(
         await asyncio.sleep(0.3)
         assert not connecting.done()
     assert await connecting == HEAD
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """The address of a server that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"user@127.0.0.1:{server.getsockname()[1]}/database"
+
+
+@pytest.mark.parametrize("engine", ["asyncpg", "psycopg"])
+async def test_a_server_that_says_nothing_is_given_up_after_connect_timeout_or_when_the_caller_says_so(
+    silent_server: str, engine: str
+) -> None:
+    url, started = f"postgresql+{engine}://{silent_server}", time.monotonic()
+    with pytest.raises(OperationError, match="no connection to"):
+        await connected(url, connect_timeout=1)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await connected(url, connect_timeout=SOON)
+    assert time.monotonic() - started < SOON
 
 
 def slow_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
