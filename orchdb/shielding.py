@@ -10,15 +10,13 @@ Result = TypeVar("Result")
 
 
 class _Work(asyncio.Task[Result]):
-    """A task that nobody can cancel: a shutdown that cancels every task of the loop would break it off half-way.
+    """A task that cannot be cancelled: a shutdown that cancels every task of the loop would break it off half-way.
 
-    But for a time-out inside it, such as a driver's for a server that has gone silent: the loop itself calls that, and
-    neither a task nor somebody outside of the loop.
+    So asyncio's time-outs, which cancel the task they are in, do nothing inside it.
     """
 
     def cancel(self, msg: object = None) -> bool:
-        by_the_loop = self.get_loop().is_running() and asyncio.current_task(self.get_loop()) is None
-        return super().cancel(msg) if by_the_loop else False
+        return False
 
 
 async def _waited_for(awaitable: Awaitable[Result]) -> Result:

@@ -90,8 +90,8 @@ async def test_a_server_that_goes_silent_in_a_block_is_given_up(url: URL, way: s
                     async with tx.transaction():
                         pytest.fail("the part must not begin")
 
-    async with DatabaseManager(url, statement_timeout=0.2, connect_timeout=0.5) as db:
-        async with asyncio.timeout(20):
+    async with DatabaseManager(url, statement_timeout=0.2, connect_timeout=3) as db:
+        async with asyncio.timeout(40):
             with pytest.raises(OperationError):
                 await block(db)
             await log(db, "after")
