@@ -90,7 +90,10 @@ class Prepared:
 
     def given(self, parameters: Parameters) -> dict[str, Any]:
         """The values that a row's columns get, of what ``parameters`` gave."""
-        named = parameters if isinstance(parameters, Mapping) else dict(zip(self._names, parameters, strict=True))
+        named = parameters
+        if not isinstance(named, Mapping):
+            names = self._names if self._places is None else [self._names[place] for place in self._places]
+            named = dict(zip(names, named, strict=True))
         prefix = "" if self.is_insert else "new_"
         return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
 
