@@ -183,7 +183,9 @@ def test_the_same_from_the_environment_which_is_named(
     assert f"from {variable}" in str(error) or "@ too many" in str(error) or "port: " in str(error)
 
 
-@pytest.mark.parametrize("url", [Path(GOOD), Path(f"- {GOOD}"), URL.create("postgresql+psycopg_async", "orch", PASSWORD, "db.internal")])
+@pytest.mark.parametrize(
+    "url", [Path(GOOD), Path(f"- {GOOD}"), URL.create("postgresql+psycopg_async", "orch", PASSWORD, "db.internal")]
+)
 def test_a_path_object_and_a_url_object_are_looked_at_too(here: Path, url: Any) -> None:
     refused(here, url)
 
