@@ -47,6 +47,8 @@ _REVISION = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608
 
 # "orchdb" in ASCII: any number would do, as long as every process takes the same.
 _ADVISORY_LOCK = 0x6F7263686462
+_TRY_MS = 200
+"""How long an upgrade waits at a time for the tables of a server: in between the caller can be cancelled."""
 # What tells an unversioned file of ours from another program's that happens to have a table of the same name.
 _MARKS = {"orchestrator_agents": "agent_type", "agents": "orchestrator_agent_id", "prompts": "prompt_text"}
 
@@ -283,6 +285,7 @@ async def _upgrade(make_engine: Callable[[], AsyncEngine], before: Before | None
             found = await connection.run_sync(_examine_locked)
             if decide(found, upgrade=True, read_only=False) is Step.NOTHING:  # another process was faster
                 return
+            await connection.run_sync(_lock_tables)
             async with before(found.revision) if before else contextlib.nullcontext():
                 await connection.run_sync(_run_revisions)
                 await connection.commit()
@@ -294,6 +297,26 @@ def _examine_locked(connection: Connection) -> Found:
     if connection.dialect.name != "sqlite":
         _try_lock(connection)
     return _examine(connection)
+
+
+def _lock_tables(connection: Connection) -> None:
+    """Have all tables of a server before anything is changed: a wait for one of them later could not be cancelled.
+
+    SQLite locks the whole file as the transaction begins.
+    """
+    if connection.dialect.name == "sqlite":
+        return
+    found = {*inspect(connection).get_table_names()} & {VERSION_TABLE, *metadata.tables}
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_TRY_MS}")
+    try:
+        connection.exec_driver_sql(f"LOCK TABLE {', '.join(sorted(found))} IN ACCESS EXCLUSIVE MODE")
+    except DBAPIError as error:
+        if sqlstate(error) != "55P03":
+            raise
+    else:
+        connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
+        return
+    raise SchemaBusyError("a table stayed locked by another session for longer than lock_timeout", code="55P03")
 
 
 def _run_revisions(connection: Connection) -> None:

@@ -135,6 +135,26 @@ def url(request: pytest.FixtureRequest, postgres_url: str) -> str:
     return postgres_url.replace("postgresql://", f"postgresql+{request.param}://")
 
 
+async def test_an_upgrade_waits_for_a_table_that_another_session_reads_as_long_as_it_may(
+    postgres_url: str, url: str
+) -> None:
+    upgrade(postgres_url, "0004")
+    started = time.monotonic()
+    with psycopg.connect(postgres_url) as other:
+        other.execute("LOCK TABLE prompts IN ACCESS SHARE MODE")
+        with pytest.raises(OperationError, match="longer than lock_timeout") as caught:
+            await connected(url, upgrade=True, lock_timeout=0.3)
+        assert caught.value.code == "55P03"
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await connected(url, upgrade=True)
+        assert time.monotonic() - started < 2 * SOON
+        connecting = asyncio.create_task(connected(url, upgrade=True))
+        await asyncio.sleep(0.3)
+        assert not connecting.done()
+    assert await connecting == HEAD
+
+
 @contextmanager
 def changing_the_schema(postgres_url: str) -> Iterator[None]:
     """Another program that upgrades the database, and takes its time."""
