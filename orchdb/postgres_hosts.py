@@ -6,15 +6,15 @@ takes any of the standbys for ``prefer-standby``; so it is asked for one at a ti
 
 from __future__ import annotations
 
-import asyncio
 import random
 import re
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from orchdb.errors import InvalidValueError, OperationError, why_not_connected
+from orchdb.shielding import in_time
 
 SESSION_ATTRIBUTES = ("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
 
@@ -72,12 +72,7 @@ def hosts_of(query: Mapping[str, str | Sequence[str]], host: str | None, port: i
 async def connect_by_libpq(*parameters: Any, **arguments: Any) -> Any:
     """psycopg's connection: libpq knows what several hosts mean."""
     psycopg: Any = import_module("psycopg")
-    return await _in_a_task(psycopg.AsyncConnection.connect(*parameters, **arguments))
-
-
-async def _in_a_task(connecting: Coroutine[Any, Any, Any]) -> Any:
-    # The drivers end what takes too long by cancelling the task they are in, and ours cannot be cancelled.
-    return await asyncio.ensure_future(connecting)
+    return await in_time(psycopg.AsyncConnection.connect(*parameters, **arguments))
 
 
 async def connect_to_first(hosts: Sequence[Host], attributes: str, *, shuffled: bool, **arguments: Any) -> Any:
@@ -91,7 +86,7 @@ async def connect_to_first(hosts: Sequence[Host], attributes: str, *, shuffled: 
         for host in order:
             place = {"host": host.name or None, "port": int(host.port) if host.port else None}
             try:
-                return await _in_a_task(asyncpg.connect(**place, **arguments, target_session_attrs=attribute))
+                return await in_time(asyncpg.connect(**place, **arguments, target_session_attrs=attribute))
             except (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched) as error:
                 failures.append((host, error))
     if len(hosts) == 1:

@@ -19,6 +19,15 @@ class _Work(asyncio.Task[Result]):
         return False
 
 
+class _InTime(asyncio.Task[Result]):
+    """A task that only a time-out inside it can cancel: the event loop itself calls that, and no task or shutdown."""
+
+    def cancel(self, msg: object = None) -> bool:
+        loop = self.get_loop()
+        by_the_loop = loop.is_running() and asyncio.current_task(loop) is None
+        return super().cancel(msg) if by_the_loop else False
+
+
 async def _waited_for(awaitable: Awaitable[Result]) -> Result:
     return await awaitable
 
@@ -26,6 +35,11 @@ async def _waited_for(awaitable: Awaitable[Result]) -> Result:
 def begun(awaitable: Awaitable[Result]) -> asyncio.Future[Result]:
     """A task that runs it to its end, whoever waits for it or does not."""
     return _Work(_waited_for(awaitable), loop=asyncio.get_running_loop())
+
+
+def in_time(awaitable: Awaitable[Result]) -> asyncio.Future[Result]:
+    """A task that runs to its end, or to that of the time-outs inside it, such as a driver's own for its connection."""
+    return _InTime(_waited_for(awaitable), loop=asyncio.get_running_loop())
 
 
 async def to_the_end(awaitable: Awaitable[Result]) -> Result:
