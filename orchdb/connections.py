@@ -13,7 +13,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncResult
 from sqlalchemy.ext.asyncio.base import asyncstartablecontext
 
-from orchdb.backend import Step
 from orchdb.errors import OperationError
 from orchdb.shielding import to_the_end
 
@@ -98,12 +97,22 @@ def _refused() -> NoReturn:
     raise OperationError("db.transaction() begins and ends the transaction of tx.conn")
 
 
-class _PartOfTransaction(_BufferedConnection):
+Step = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
+
+
+class PartOfTransaction(_BufferedConnection):
     """A connection that takes part in ``db.transaction()`` and cannot end it; its statements take their turn."""
 
     def __init__(self, engine: AsyncEngine, connection: Connection, step: Step) -> None:
         super().__init__(engine, connection)
         self._step = step
+        self._options = connection.get_execution_options()
+
+    def leave(self) -> None:
+        """Let go of the connection, which is somebody else's from here on, with the options it had."""
+        if self.sync_connection is not None:
+            self.sync_connection._execution_options = self._options  # pyright: ignore[reportPrivateUsage]  # no option is ever unset
+            self.sync_connection = None
 
     async def execute(self, *args: Any, **options: Any) -> Any:
         return await self._step(partial(super().execute, *args, **options))
@@ -130,17 +139,17 @@ class _PartOfTransaction(_BufferedConnection):
         raise OperationError("tx.conn: a savepoint is async with tx.transaction()")
 
 
-class TransactionConnection(_PartOfTransaction):
+class TransactionConnection(PartOfTransaction):
     """``tx.conn`` where the driver handles a cancelled statement itself."""
 
 
-class ShieldedTransactionConnection(_PartOfTransaction, ShieldedConnection):
+class ShieldedTransactionConnection(PartOfTransaction, ShieldedConnection):
     """``tx.conn`` where a cancelled statement has to run to its end."""
 
 
 def part_of_transaction(
     engine: AsyncEngine, connection: AsyncConnection, step: Step, *, shielded: bool
-) -> AsyncConnection:
+) -> PartOfTransaction:
     """A second face of the connection, for the caller, each of whose statements goes through ``step``."""
     face = ShieldedTransactionConnection if shielded else TransactionConnection
     synchronous = connection.sync_connection

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Self
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from orchdb.backend import BackendTransaction, Outcome, Step
-from orchdb.connections import part_of_transaction
+from orchdb.backend import BackendTransaction, Outcome
+from orchdb.connections import PartOfTransaction, Step, part_of_transaction
 from orchdb.errors import ConnectionLostError, OperationError
 from orchdb.lanes import Lane
 from orchdb.pool import Lanes
@@ -45,7 +45,7 @@ class PostgresTransaction(BackendTransaction):
             raise
         return transaction
 
-    def caller_connection(self, step: Step) -> AsyncConnection:
+    def caller_connection(self, step: Step) -> PartOfTransaction:
         return part_of_transaction(self._engine, self._lane.connection, step, shielded=False)
 
     async def run(self, prepared: Prepared, parameters: Parameters, before: Sequence[str] = ()) -> Outcome:
@@ -80,7 +80,8 @@ class PostgresTransaction(BackendTransaction):
         try:
             # In a transaction that has failed COMMIT would roll back and say nothing; this fails there, and in another.
             await self.script([f"RELEASE SAVEPOINT {self.first_savepoint}"])
-            await self._lane.connection.commit()
+            with self._lane.in_time():
+                await self._lane.connection.commit()
         except BaseException:
             await self.rollback()
             raise
@@ -94,7 +95,8 @@ class PostgresTransaction(BackendTransaction):
 
     async def _rollback(self) -> None:
         try:
-            await self._lane.connection.rollback()
+            with self._lane.in_time():
+                await self._lane.connection.rollback()
         except Exception:  # the server rolls back a connection that ends
             return
 
