@@ -14,6 +14,7 @@ import select
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from time import perf_counter
 from typing import Any
@@ -98,6 +99,10 @@ class Lane(ABC):
     @abstractmethod
     async def set_autocommit(self, on: bool) -> None:
         """Whether each statement commits by itself."""
+
+    def in_time(self) -> AbstractContextManager[None]:
+        """A block that fails if the server has gone silent, where the driver does not see to that itself."""
+        return contextlib.nullcontext()
 
     def quiet(self) -> bool:
         """Whether the server has said nothing since: what it says unasked is mostly a good-bye."""
@@ -196,8 +201,7 @@ class PsycopgLane(Lane):
         return descriptor
 
     @contextlib.contextmanager
-    def _in_time(self) -> Generator[None]:
-        """A block that fails if the server has gone silent."""
+    def in_time(self) -> Generator[None]:
         if self.timeout is None:
             yield
             return
@@ -224,11 +228,11 @@ class PsycopgLane(Lane):
         await self.connection.execution_options(isolation_level="AUTOCOMMIT" if on else "READ COMMITTED")
 
     async def script(self, sql: str) -> None:
-        with self._in_time():
+        with self.in_time():
             await self.driver.execute(sql)
 
     async def run(self, prepared: Prepared, parameters: Parameters) -> Outcome:
-        with self._in_time():
+        with self.in_time():
             # In binary no setting of the session has a say in what a value looks like.
             cursor = await self.driver.execute(prepared.sql, parameters, binary=True)
         if not prepared.returns_rows:
@@ -255,7 +259,7 @@ class PsycopgLane(Lane):
         cursor = self.driver.cursor()
         if len(parameters) >= COPY_FROM_ROWS:
             table, columns = _target(prepared.sql)
-            with self._in_time():
+            with self.in_time():
                 reserved = await self._reserve(table, len(parameters), numbered=prepared.numbered)
                 if reserved is not None:
                     await _copy(cursor, table, columns, parameters, reserved)

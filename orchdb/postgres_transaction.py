@@ -80,7 +80,8 @@ class PostgresTransaction(BackendTransaction):
         try:
             # In a transaction that has failed COMMIT would roll back and say nothing; this fails there, and in another.
             await self.script([f"RELEASE SAVEPOINT {self.first_savepoint}"])
-            await self._lane.connection.commit()
+            with self._lane.in_time():
+                await self._lane.connection.commit()
         except BaseException:
             await self.rollback()
             raise
@@ -94,7 +95,8 @@ class PostgresTransaction(BackendTransaction):
 
     async def _rollback(self) -> None:
         try:
-            await self._lane.connection.rollback()
+            with self._lane.in_time():
+                await self._lane.connection.rollback()
         except Exception:  # the server rolls back a connection that ends
             return
 
