@@ -113,7 +113,7 @@ class Backend(ABC):
         """Connect and prepare the schema; nothing stays open if it fails."""
 
     def send_away(self) -> None:
-        """Fail what waits behind the blocks that are still open and about to be ended, where all share one queue."""
+        """Fail what waits for a connection behind the blocks that are still open and about to be ended."""
         return
 
     @abstractmethod

@@ -25,6 +25,8 @@ from typing import TypeVar
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb.backend import BROKEN, BackendTransaction, Outcome
+from orchdb.clocks import done_within
+from orchdb.connections import let_go
 from orchdb.errors import NotConnectedError, OperationError, OrchdbError, translate
 from orchdb.prepared import Parameters, Prepared
 from orchdb.shielding import to_the_end
@@ -33,6 +35,8 @@ from orchdb.turns import ENDED, Turn, Turns
 Result = TypeVar("Result")
 Call = Callable[[Sequence[str]], Awaitable[Result]]
 """One step: given the statements that set its savepoint, which it runs first."""
+
+_INTERRUPT_SECONDS = 0.05
 
 
 class Scope:
@@ -65,7 +69,7 @@ class Scope:
     def disconnect(self) -> None:
         """Take the connection away: whoever kept it must not reach its next user."""
         if self._connection is not None:
-            self._connection.sync_connection = None
+            let_go(self._connection)
 
     def check(self) -> None:
         """Refuse what comes too late.
@@ -270,8 +274,7 @@ class Block:
 
     def _leave(self, part: Scope) -> Scope:
         """Go on in the scope that the part was opened in."""
-        for scope in self._scopes[part.depth :]:
-            scope.disconnect()
+        self._disconnect(part)
         del self._scopes[part.depth :]
         self._turns.give()
         return self._scopes[-1]
@@ -292,7 +295,7 @@ class Block:
         except asyncio.CancelledError:
             await to_the_end(self._roll_back(turn))
             raise
-        self._disconnect()
+        self._disconnect(self.scope)
         try:
             if self._broken:
                 await self.transaction.rollback()
@@ -310,11 +313,12 @@ class Block:
         await to_the_end(self._roll_back(self._turns.to_end()))
 
     async def _roll_back(self, turn: asyncio.Future[None]) -> None:
-        if not turn.done():
-            self._turns.break_off(self.transaction.interrupt)
         try:
-            await turn
-            self._disconnect()
+            # Again and again: what was handed to the engine a moment ago may begin only behind an interruption.
+            while not turn.done():
+                self._turns.break_off(self.transaction.interrupt)
+                await done_within(turn, _INTERRUPT_SECONDS)
+            self._disconnect(self.scope)
             await self.transaction.rollback()
         finally:
             self._over.set()
@@ -336,18 +340,24 @@ class Block:
         inner = self._scopes[turn.scope.depth + 1 :]
         return all(part.task is turn.task for part in inner)
 
-    def _disconnect(self) -> None:
-        for scope in self._scopes:
+    def _disconnect(self, outermost: Scope) -> None:
+        for scope in reversed(self._scopes[outermost.depth :]):
             scope.disconnect()
 
 
 def _running_generators() -> frozenset[int]:
-    """The callers' async generators around the current call, by their frames."""
+    """The callers' async generators around the current call, by their frames.
+
+    Not those that are functions of ``asynccontextmanager``: what stands under their ``async with`` is inside them.
+    """
     found: set[int] = set()
     frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while frame is not None:
-        ours = frame.f_globals.get("__name__", "").startswith("orchdb.")
-        if frame.f_code.co_flags & CO_ASYNC_GENERATOR and not ours:
+        if frame.f_code.co_flags & CO_ASYNC_GENERATOR and _module(frame.f_back) != "contextlib":
             found.add(id(frame))
         frame = frame.f_back
     return frozenset(found)
+
+
+def _module(frame: FrameType | None) -> str:
+    return "" if frame is None else frame.f_globals.get("__name__", "")

@@ -44,6 +44,19 @@ def _call(loop: asyncio.AbstractEventLoop, callback: Callable[[], Any]) -> None:
         loop.call_soon_threadsafe(callback)
 
 
+async def done_within(future: asyncio.Future[Any], seconds: float) -> bool:
+    """Whether the future is done, at the latest after so many seconds; it is not cancelled."""
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[None] = loop.create_future()
+    timer = call_later(loop, seconds, over.cancel)  # which does nothing to one that is done
+    try:
+        await asyncio.wait((future, over), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        timer.cancel()
+        over.cancel()
+    return future.done()
+
+
 async def pause(seconds: float) -> None:
     """Wait so many seconds."""
     if isinstance(time.monotonic, BuiltinFunctionType):

@@ -104,6 +104,7 @@ class _PartOfTransaction(_BufferedConnection):
     def __init__(self, engine: AsyncEngine, connection: Connection, step: Step) -> None:
         super().__init__(engine, connection)
         self._step = step
+        self.options = connection.get_execution_options()
 
     async def execute(self, *args: Any, **options: Any) -> Any:
         return await self._step(partial(super().execute, *args, **options))
@@ -146,3 +147,11 @@ def part_of_transaction(
     synchronous = connection.sync_connection
     assert isinstance(synchronous, Connection)
     return face(engine, synchronous, step)
+
+
+def let_go(face: AsyncConnection) -> None:
+    """Take the connection away from the face, and the options that were set through it from the connection."""
+    connection = face.sync_connection
+    if isinstance(face, _PartOfTransaction) and connection is not None:
+        connection._execution_options = face.options  # pyright: ignore[reportPrivateUsage]  # there is no other way back
+    face.sync_connection = None

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchdb.backend import Backend, Horizon
+from orchdb.backend import Backend, BackendTransaction, Horizon
 from orchdb.blocks import Block
 from orchdb.errors import NotConnectedError, OperationError, OrchdbError
 from orchdb.prepared import Statement
@@ -175,7 +175,7 @@ class Database(Verbs):
             async with TransactionVerbs(outer.scope, self.dialect).part() as part:
                 yield part
             return
-        transaction = await self._observed("transaction", None, lambda: self.backend.begin())
+        transaction = await self._observed("transaction", None, self._begin)
         backend = self.backend
         block = self._blocks[task] = Block(transaction, self._lock_timeout)
         try:
@@ -189,6 +189,14 @@ class Database(Verbs):
         finally:
             del self._blocks[task]
             self._check_settled()
+
+    async def _begin(self) -> BackendTransaction:
+        backend = self.backend
+        transaction = await backend.begin()
+        if self._backend is not backend:  # close() did not wait any longer
+            await transaction.rollback()
+            raise NotConnectedError(self._why_not)
+        return transaction
 
     async def _finish(self, block: Block) -> None:
         failure: OrchdbError

@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from orchdb.errors import OperationError
 from orchdb.lanes import Lane
 from orchdb.shielding import to_the_end
+from orchdb.slots import Slots
 
 PING_AFTER_SECONDS = 1.0
 GIVE_BACK_SECONDS = 30.0
@@ -29,8 +29,7 @@ class Lanes:
 
     def __init__(self, open_lane: Callable[[], Awaitable[Lane]], limit: int, timeout: float) -> None:
         self._open_lane = open_lane
-        self._timeout = timeout
-        self._slots = asyncio.Semaphore(limit)  # first come, first served
+        self._slots = Slots(limit, timeout)
         self._free: list[Lane] = []
         self._endings: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -42,11 +41,9 @@ class Lanes:
 
         Raises:
             OperationError: None became free in time, or the server cannot be reached.
+            NotConnectedError: They are closed, or were closed meanwhile.
         """
-        if not self._slots.locked():
-            await self._slots.acquire()
-        else:
-            await self._wait()
+        await self._slots.acquire()
         try:
             while self._free:
                 lane = self._free.pop()
@@ -63,14 +60,16 @@ class Lanes:
             raise
         opening = asyncio.ensure_future(self._open_lane())
         try:
-            return await asyncio.shield(opening)
+            lane = await asyncio.shield(opening)
+            self._slots.check()  # closed meanwhile
         except BaseException:
             self._later(self._keep(opening))
             raise
+        return lane
 
     def all_taken(self) -> bool:
         """Whether the next one who asks has to wait."""
-        return self._slots.locked()
+        return self._slots.all_taken()
 
     async def _keep(self, opening: asyncio.Future[Lane]) -> None:
         """What a cancelled task began to open is for the next one; cut off in the middle it would leak."""
@@ -80,15 +79,6 @@ class Lanes:
             self._slots.release()
         else:
             self.release(lane)
-
-    async def _wait(self) -> None:
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._slots.acquire()
-                return
-        except TimeoutError:
-            pass
-        raise OperationError("no connection of the pool became free within pool_timeout")
 
     def release(self, lane: Lane) -> None:
         """The calling task is done with the lane, whatever became of it."""
@@ -109,9 +99,14 @@ class Lanes:
         for lane in self._free:
             lane.used = 0.0
 
+    def send_away(self) -> None:
+        """Fail everyone who waits for one, or comes later."""
+        self._closed = True
+        self._slots.close()
+
     async def close(self) -> None:
         """Close every connection."""
-        self._closed = True
+        self.send_away()
         if self._sweeper is not None:
             self._sweeper.cancel()
         while self._free:

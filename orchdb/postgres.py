@@ -141,6 +141,10 @@ class PostgresBackend(Backend):
         self._pools.append(lanes)
         return lanes
 
+    def send_away(self) -> None:
+        for lanes in self._pools:
+            lanes.send_away()
+
     async def close(self) -> None:
         await self._disconnect()
         while self._endings:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from orchdb.clocks import done_within
 from orchdb.errors import NotConnectedError, OperationError
 
 ENDED = "the transaction has ended"
@@ -90,8 +91,7 @@ class Turns:
         self._waiting.append(turn)
         try:
             while not granted.done():
-                await asyncio.wait((granted,), timeout=self._patience)
-                if not granted.done() and not self._may_run(turn):
+                if not await done_within(granted, self._patience) and not self._may_run(turn):
                     raise OperationError(_BLOCKED)
             granted.result()
             turn.scope.check()  # it may have ended between the grant and this moment

@@ -1,0 +1,133 @@
+"""Blocks that end while others wait, or that stand in something of the caller's own."""
+
+# ruff: noqa: PT012  # what raises is the end of the block, so the block is what stands under raises()
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from freezegun import freeze_time
+from sqlalchemy import URL, select, text
+
+from orchdb import DatabaseManager, NotConnectedError, OperationError, Transaction
+from orchdb.tables import system_logs
+from tests.conftest import Target
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+
+class UndoneError(Exception):
+    """What a test raises to leave a block."""
+
+
+async def messages(db: DatabaseManager) -> list[str]:
+    return [row["message"] for row in await db.get_system_logs()]
+
+
+async def test_sqlite_an_undone_block_stops_a_statement_that_is_just_about_to_begin(
+    db: DatabaseManager, target: Target
+) -> None:
+    if target.engine != "sqlite":
+        pytest.skip("a driver's statement is stopped by cancelling its task")
+    for turns in range(15):
+        with pytest.raises(UndoneError):
+            async with db.transaction() as tx:
+                endless = asyncio.ensure_future(tx.conn.execute(text(ENDLESS)))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                raise UndoneError
+        with pytest.raises(NotConnectedError):
+            await endless
+
+
+async def test_the_options_of_an_own_connection_end_with_its_block(db: DatabaseManager) -> None:
+    elsewhere: Any = {"schema_translate_map": {None: "elsewhere"}}
+
+    async def read(tx: Transaction) -> list[Any]:
+        return [*(await tx.conn.execute(select(system_logs.c.message))).scalars()]
+
+    with contextlib.suppress(UndoneError):
+        async with db.transaction() as tx, tx.transaction() as part:
+            await part.conn.execution_options(**elsewhere)
+            raise UndoneError
+    async with db.transaction() as tx:
+        await tx.conn.execution_options(**elsewhere)
+        await tx.create_system_log("INFO", "x", "ours")
+        async with tx.transaction() as part:
+            assert part.conn.sync_connection is not None
+    async with db.transaction() as tx:
+        async with tx.transaction() as part:
+            await part.conn.execution_options(**elsewhere)
+        assert await read(tx) == ["ours"]
+
+
+async def test_a_block_under_a_context_manager_of_the_callers_own_takes_others_as_its_parts(
+    db: DatabaseManager,
+) -> None:
+    @contextlib.asynccontextmanager
+    async def unit_of_work() -> AsyncGenerator[Transaction]:
+        async with db.transaction() as tx:
+            yield tx
+
+    async def line(message: str) -> None:
+        async with db.transaction() as part:
+            await part.create_system_log("INFO", "x", message)
+            if message == "undone alone":
+                raise UndoneError
+
+    async with unit_of_work():
+        await line("inside")
+        with contextlib.suppress(UndoneError):
+            await line("undone alone")
+    with contextlib.suppress(UndoneError):
+        async with unit_of_work():
+            await line("undone with it")
+            raise UndoneError
+    assert await messages(db) == ["inside"]
+
+
+async def test_close_sends_away_who_waits_for_a_connection(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchdb.database._CLOSE_SECONDS", 0.1)
+    db = DatabaseManager(url, lock_timeout=0, pool_size=1)
+    await db.connect()
+    opened, closed = asyncio.Event(), asyncio.Event()
+
+    async def stays() -> None:
+        async with db.transaction() as tx:
+            await tx.create_system_log("INFO", "x", "gone")
+            opened.set()
+            await closed.wait()
+
+    async def waits() -> None:
+        async with db.transaction() as tx:
+            await tx.create_system_log("INFO", "x", "gone")
+
+    block = asyncio.create_task(stays())
+    await opened.wait()
+    calls = [waits(), db.create_system_log("INFO", "x", "gone"), db.get_system_logs(), waits()]
+    waiting = [block, *map(asyncio.ensure_future, calls)]
+    await asyncio.sleep(0)
+    await db.close()
+    closed.set()
+    async with asyncio.timeout(10):  # pool_timeout is longer
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(result) for result in results] == [NotConnectedError] * len(waiting)
+    async with DatabaseManager(url) as again:
+        assert await messages(again) == []
+
+
+async def test_a_wait_for_a_part_or_a_connection_ends_though_the_clock_stands_still(target: Target) -> None:
+    with freeze_time("2021-02-03 04:05:06.789"):
+        async with DatabaseManager(target.url, lock_timeout=0.2, pool_size=1, pool_timeout=0.2) as db:
+            async with db.transaction() as tx:
+                async with tx.transaction() as part:
+                    await part.create_system_log("INFO", "x", "part")
+                    with pytest.raises(OperationError, match="another part"):
+                        await asyncio.create_task(tx.create_system_log("INFO", "x", "outer"))
+                with pytest.raises(OperationError, match=r"locked|pool"):
+                    await asyncio.create_task(db.create_system_log("INFO", "x", "behind"))
+            assert await messages(db) == ["part"]
