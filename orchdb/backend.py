@@ -11,10 +11,10 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Dialect, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchdb.connections import PartOfTransaction, Step
 from orchdb.prepared import Parameters, Prepared
 
 Durability = Literal["normal", "full"]
+Step = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """What a caller's own statement in a transaction goes through."""
 BROKEN = "the transaction was rolled back by an earlier failure"
 
@@ -59,7 +59,7 @@ class BackendTransaction(ABC):
     first_savepoint: str | None = None
 
     @abstractmethod
-    def caller_connection(self, step: Step) -> PartOfTransaction:
+    def caller_connection(self, step: Step) -> AsyncConnection:
         """The connection for a caller's own statements, each of which goes through ``step``."""
 
     @abstractmethod
@@ -113,7 +113,7 @@ class Backend(ABC):
         """Connect and prepare the schema; nothing stays open if it fails."""
 
     def send_away(self) -> None:
-        """Fail who waits for a connection: they are about to be closed, and the blocks that have one to be ended."""
+        """Fail what waits for a connection behind the blocks that are still open and about to be ended."""
         return
 
     @abstractmethod

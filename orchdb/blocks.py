@@ -22,9 +22,11 @@ from itertools import count
 from types import FrameType
 from typing import TypeVar
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from orchdb.backend import BROKEN, BackendTransaction, Outcome
 from orchdb.clocks import done_within
-from orchdb.connections import PartOfTransaction
+from orchdb.connections import let_go
 from orchdb.errors import NotConnectedError, OperationError, OrchdbError, translate
 from orchdb.prepared import Parameters, Prepared
 from orchdb.shielding import to_the_end
@@ -50,7 +52,7 @@ class Scope:
 
     def __init__(self, block: Block, depth: int, savepoint: str | None = None) -> None:
         self._block = block
-        self._connection: PartOfTransaction | None = None
+        self._connection: AsyncConnection | None = None
         self.depth = depth
         self.task = asyncio.current_task()
         self.ended = False
@@ -58,7 +60,7 @@ class Scope:
         self.changed = savepoint is None
 
     @property
-    def connection(self) -> PartOfTransaction:
+    def connection(self) -> AsyncConnection:
         """For the caller's own statements, which take their turn like any other call."""
         if self._connection is None:
             self._connection = self._block.caller_connection(self)
@@ -67,7 +69,7 @@ class Scope:
     def disconnect(self) -> None:
         """Take the connection away: whoever kept it must not reach its next user."""
         if self._connection is not None:
-            self._connection.leave()
+            let_go(self._connection)
 
     def check(self) -> None:
         """Refuse what comes too late.
@@ -132,7 +134,7 @@ class Block:
         """
         return self._generators <= _running_generators()
 
-    def caller_connection(self, scope: Scope) -> PartOfTransaction:
+    def caller_connection(self, scope: Scope) -> AsyncConnection:
         """A connection whose statements are calls in the scope."""
         return self.transaction.caller_connection(partial(self._own_step, scope))
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncResult
 from sqlalchemy.ext.asyncio.base import asyncstartablecontext
 
+from orchdb.backend import Step
 from orchdb.errors import OperationError
 from orchdb.shielding import to_the_end
 
@@ -97,22 +98,13 @@ def _refused() -> NoReturn:
     raise OperationError("db.transaction() begins and ends the transaction of tx.conn")
 
 
-Step = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
-
-
-class PartOfTransaction(_BufferedConnection):
+class _PartOfTransaction(_BufferedConnection):
     """A connection that takes part in ``db.transaction()`` and cannot end it; its statements take their turn."""
 
     def __init__(self, engine: AsyncEngine, connection: Connection, step: Step) -> None:
         super().__init__(engine, connection)
         self._step = step
-        self._options = connection.get_execution_options()
-
-    def leave(self) -> None:
-        """Let go of the connection, which is somebody else's from here on, with the options it had."""
-        if self.sync_connection is not None:
-            self.sync_connection._execution_options = self._options  # pyright: ignore[reportPrivateUsage]  # no option is ever unset
-            self.sync_connection = None
+        self.options = connection.get_execution_options()
 
     async def execute(self, *args: Any, **options: Any) -> Any:
         return await self._step(partial(super().execute, *args, **options))
@@ -139,19 +131,27 @@ class PartOfTransaction(_BufferedConnection):
         raise OperationError("tx.conn: a savepoint is async with tx.transaction()")
 
 
-class TransactionConnection(PartOfTransaction):
+class TransactionConnection(_PartOfTransaction):
     """``tx.conn`` where the driver handles a cancelled statement itself."""
 
 
-class ShieldedTransactionConnection(PartOfTransaction, ShieldedConnection):
+class ShieldedTransactionConnection(_PartOfTransaction, ShieldedConnection):
     """``tx.conn`` where a cancelled statement has to run to its end."""
 
 
 def part_of_transaction(
     engine: AsyncEngine, connection: AsyncConnection, step: Step, *, shielded: bool
-) -> PartOfTransaction:
+) -> AsyncConnection:
     """A second face of the connection, for the caller, each of whose statements goes through ``step``."""
     face = ShieldedTransactionConnection if shielded else TransactionConnection
     synchronous = connection.sync_connection
     assert isinstance(synchronous, Connection)
     return face(engine, synchronous, step)
+
+
+def let_go(face: AsyncConnection) -> None:
+    """Take the connection away from the face, and the options that were set through it from the connection."""
+    connection = face.sync_connection
+    if isinstance(face, _PartOfTransaction) and connection is not None:
+        connection._execution_options = face.options  # pyright: ignore[reportPrivateUsage]  # there is no other way back
+    face.sync_connection = None

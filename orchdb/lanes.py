@@ -101,7 +101,7 @@ class Lane(ABC):
         """Whether each statement commits by itself."""
 
     def in_time(self) -> AbstractContextManager[None]:
-        """A block that fails if the server has gone silent, where the driver does not see to that by itself."""
+        """A block that fails if the server has gone silent, where the driver does not see to that itself."""
         return contextlib.nullcontext()
 
     def quiet(self) -> bool:
@@ -202,7 +202,6 @@ class PsycopgLane(Lane):
 
     @contextlib.contextmanager
     def in_time(self) -> Generator[None]:
-        """A block that fails if the server has gone silent."""
         if self.timeout is None:
             yield
             return

@@ -100,7 +100,7 @@ class Lanes:
             lane.used = 0.0
 
     def send_away(self) -> None:
-        """Fail everyone who waits for one: they are about to be closed."""
+        """Fail everyone who waits for one, or comes later."""
         self._closed = True
         self._slots.close()
 

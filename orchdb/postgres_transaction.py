@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Self
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from orchdb.backend import BackendTransaction, Outcome
-from orchdb.connections import PartOfTransaction, Step, part_of_transaction
+from orchdb.backend import BackendTransaction, Outcome, Step
+from orchdb.connections import part_of_transaction
 from orchdb.errors import ConnectionLostError, OperationError
 from orchdb.lanes import Lane
 from orchdb.pool import Lanes
@@ -45,7 +45,7 @@ class PostgresTransaction(BackendTransaction):
             raise
         return transaction
 
-    def caller_connection(self, step: Step) -> PartOfTransaction:
+    def caller_connection(self, step: Step) -> AsyncConnection:
         return part_of_transaction(self._engine, self._lane.connection, step, shielded=False)
 
     async def run(self, prepared: Prepared, parameters: Parameters, before: Sequence[str] = ()) -> Outcome:

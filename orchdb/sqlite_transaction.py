@@ -6,10 +6,10 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from orchdb.backend import BROKEN, BackendTransaction, Outcome
-from orchdb.connections import PartOfTransaction, Step, part_of_transaction
+from orchdb.backend import BROKEN, BackendTransaction, Outcome, Step
+from orchdb.connections import part_of_transaction
 from orchdb.errors import OperationError
 from orchdb.files import Watch
 from orchdb.foreign_triggers import Connection
@@ -75,7 +75,7 @@ class SqliteTransaction(BackendTransaction):
         self._lane = writer.lane
         self._watch = watch
 
-    def caller_connection(self, step: Step) -> PartOfTransaction:
+    def caller_connection(self, step: Step) -> AsyncConnection:
         return part_of_transaction(self._engine, self._lane.connection, step, shielded=True)
 
     async def run(self, prepared: Prepared, parameters: Parameters, before: Sequence[str] = ()) -> Outcome:

@@ -101,9 +101,13 @@ class Program:
         self._rows = 0
         self._tasks: list[asyncio.Task[None]] = []
         self.block: Part | None = None
+        self._committing = False
 
-    async def run(self, program: Sequence[Step]) -> set[str]:
-        """Run it in a block, and wait for the tasks that it leaves behind; the rows that have to be there."""
+    async def run(self, program: Sequence[Step]) -> list[set[str]]:
+        """Run it in a block, and wait for the tasks that it leaves behind; the rows that have to be there.
+
+        There are two answers where the block was cancelled as it committed.
+        """
         block = asyncio.ensure_future(self._block(program))
         self._tasks.append(block)
         await asyncio.wait((block,))
@@ -112,14 +116,17 @@ class Program:
         for task in self._tasks:
             if not task.cancelled() and (error := task.exception()) is not None:
                 assert isinstance(error, (FailedError, OrchdbError)), repr(error)
-        if self.block is None or not self.block.kept:
-            return set()
-        return self.block.expected()
+        if self.block is None or not self._committing:
+            return [set()]
+        if self.block.kept:
+            return [self.block.expected()]
+        return [set(), self.block.expected()] if block.cancelled() else [set()]
 
     async def _block(self, program: Sequence[Step]) -> None:
         async with self._db.transaction() as tx:
             self.block = Part(tx)
             await self._steps(self.block, program)
+            self._committing = True
         self.block.kept = True
 
     async def _steps(self, part: Part, steps: Sequence[Step]) -> None:

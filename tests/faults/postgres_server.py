@@ -84,15 +84,13 @@ def running_server() -> Iterator[Server]:
 
 
 class Proxy:
-    """Stands between client and server, and cuts the connection or goes silent when it is told to."""
+    """Stands between client and server, and cuts the connection when it is told to."""
 
     def __init__(self, server: Server) -> None:
         self._target = str(server.sockets / ".s.PGSQL.5432")
         self.cut_at: re.Pattern[bytes] | None = None
         self.forward_first = False
         self.cuts = 0
-        self.speaks = asyncio.Event()
-        self.speaks.set()
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -102,7 +100,6 @@ class Proxy:
         back = asyncio.create_task(self._pump(back_reader, writer))
         try:
             while data := await reader.read(65536):
-                await self.speaks.wait()
                 if self.cut_at is not None and self.cut_at.search(data):
                     self.cut_at = None
                     self.cuts += 1

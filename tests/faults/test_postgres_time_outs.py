@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -94,5 +94,23 @@ async def test_a_server_that_goes_silent_in_a_block_is_given_up(url: URL, way: s
         async with asyncio.timeout(40):
             with pytest.raises(OperationError):
                 await block(db)
+            await log(db, "after")
+        assert await seen(db) == ["after"]
+
+
+@pytest.mark.parametrize("undone", [False, True], ids=["committed", "undone"])
+async def test_a_block_that_ends_on_a_silent_server_ends(url: URL, undone: bool) -> None:
+    async def block(db: DatabaseManager, silence: ExitStack) -> None:
+        async with db.transaction() as tx:
+            process = (await tx.conn.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+            await tx.create_system_log("INFO", "fault", "silent")
+            silence.enter_context(stopped(process))
+            if undone:
+                raise OperationError("undone")
+
+    async with DatabaseManager(url, statement_timeout=0.2, connect_timeout=3) as db:
+        async with asyncio.timeout(40):
+            with ExitStack() as silence, pytest.raises(OperationError):
+                await block(db, silence)
             await log(db, "after")
         assert await seen(db) == ["after"]
