@@ -94,6 +94,20 @@ class SharedConnection(_BufferedConnection):
         return result
 
 
+_ENDS = ("commit", "rollback", "close")
+
+
+def _inside(connection: Connection, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """What the caller's function gives, to which the connection refuses what it refuses to the caller."""
+    for name in _ENDS:
+        setattr(connection, name, _refused)
+    try:
+        return function(connection, *args, **options)
+    finally:
+        for name in _ENDS:
+            delattr(connection, name)
+
+
 def _refused() -> NoReturn:
     raise OperationError("db.transaction() begins and ends the transaction of tx.conn")
 
@@ -113,7 +127,7 @@ class _PartOfTransaction(_BufferedConnection):
         return await self._step(partial(super().exec_driver_sql, *args, **options))
 
     async def run_sync(self, *args: Any, **options: Any) -> Any:
-        return await self._step(partial(super().run_sync, *args, **options))
+        return await self._step(partial(super().run_sync, _inside, *args, **options))
 
     async def commit(self) -> None:
         _refused()

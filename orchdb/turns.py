@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
-from orchdb.clocks import done_within
+from orchdb.clocks import Timer, call_later
 from orchdb.errors import NotConnectedError, OperationError
 
 ENDED = "the transaction has ended"
@@ -32,6 +33,7 @@ class Turn:
         scope: Where it is to run.
         task: Who makes it.
         granted: Done when a call that had to wait may run.
+        timer: Ends its wait.
         stopped: Whether the end of the block has broken it off.
         cancelled: Whether that was done by cancelling the task.
     """
@@ -40,6 +42,7 @@ class Turn:
         self.scope = scope
         self.task = asyncio.current_task()
         self.granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.timer: Timer
         self.stopped = False
         self.cancelled = False
         # How often the task was cancelled before, and went on.
@@ -87,20 +90,31 @@ class Turns:
         self._busy, self._running = True, turn
 
     async def _wait(self, turn: Turn) -> None:
-        granted = turn.granted
         self._waiting.append(turn)
+        self._wait_no_longer_than(turn)
         try:
-            while not granted.done():
-                if not await done_within(granted, self._patience) and not self._may_run(turn):
-                    raise OperationError(_BLOCKED)
-            granted.result()
+            await turn.granted
             turn.scope.check()  # it may have ended between the grant and this moment
         except BaseException:
-            if not granted.done():
+            if turn.granted.cancelled():
                 self._waiting.remove(turn)
-            elif granted.exception() is None:
+            elif turn.granted.exception() is None:
                 self.give()
             raise
+        finally:
+            turn.timer.cancel()
+
+    def _wait_no_longer_than(self, turn: Turn) -> None:
+        turn.timer = call_later(asyncio.get_running_loop(), self._patience, partial(self._is_late, turn))
+
+    def _is_late(self, turn: Turn) -> None:
+        if turn.granted.done():
+            return
+        if self._may_run(turn):  # it waits for calls, not for a part
+            self._wait_no_longer_than(turn)
+            return
+        self._waiting.remove(turn)
+        turn.granted.set_exception(OperationError(_BLOCKED))
 
     def give(self) -> None:
         """Give the turn to an end, or to the first call of those that wait and may run."""
@@ -110,7 +124,7 @@ class Turns:
             self._ends.popleft().set_result(None)
             return
         for turn in self._waiting:
-            if self._may_run(turn):
+            if not turn.granted.done() and self._may_run(turn):
                 self._waiting.remove(turn)
                 self._busy, self._running = True, turn
                 turn.granted.set_result(None)
@@ -133,6 +147,6 @@ class Turns:
 
     def refuse_ended(self) -> None:
         """Let no call go on waiting whose scope has ended."""
-        for turn in [turn for turn in self._waiting if turn.scope.ended]:
+        for turn in [turn for turn in self._waiting if turn.scope.ended and not turn.granted.done()]:
             self._waiting.remove(turn)
             turn.granted.set_exception(NotConnectedError(ENDED))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from freezegun import freeze_time
-from sqlalchemy import URL, select, text
+from sqlalchemy import URL, Connection, insert, select, text
 
 from orchdb import DatabaseManager, NotConnectedError, OperationError, Transaction
 from orchdb.tables import system_logs
@@ -63,6 +63,25 @@ async def test_the_options_of_an_own_connection_end_with_its_block(db: DatabaseM
         async with tx.transaction() as part:
             await part.conn.execution_options(**elsewhere)
         assert await read(tx) == ["ours"]
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback", "close"])
+async def test_a_function_of_run_sync_cannot_end_the_block(db: DatabaseManager, end: str) -> None:
+    def ends(connection: Connection) -> None:
+        connection.execute(insert(system_logs).values(log_level="INFO", component="x", message="gone"))
+        getattr(connection, end)()
+
+    with pytest.raises(UndoneError):
+        async with db.transaction() as tx:
+            await tx.create_system_log("INFO", "x", "gone")
+            with pytest.raises(OperationError, match="begins and ends"):
+                await tx.conn.run_sync(ends)
+            raise UndoneError
+    async with db.transaction() as tx:
+        await tx.create_system_log("INFO", "x", "kept")
+        with pytest.raises(OperationError, match="begins and ends"):
+            await tx.conn.run_sync(ends)
+    assert await messages(db) == ["kept"]
 
 
 async def test_a_block_under_a_context_manager_of_the_callers_own_takes_others_as_its_parts(
