@@ -17,6 +17,11 @@ from orchdb.prepared import Parameters, Prepared
 from orchdb.sequences import catch_up, is_behind
 from orchdb.shielding import to_the_end
 
+_FORGET = (
+    "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; "
+    "DISCARD TEMP"
+)
+
 
 class PostgresTransaction(BackendTransaction):
     """A transaction on a lane of its own.
@@ -31,6 +36,7 @@ class PostgresTransaction(BackendTransaction):
         self._lane = lane
         self._engine = engine
         self._over = False
+        self._foreign = False  # whether the caller may have run statements of their own
 
     @classmethod
     async def begin(cls, lanes: Lanes, lane: Lane, engine: AsyncEngine) -> Self:
@@ -46,6 +52,7 @@ class PostgresTransaction(BackendTransaction):
         return transaction
 
     def caller_connection(self, step: Step) -> AsyncConnection:
+        self._foreign = True
         return part_of_transaction(self._engine, self._lane.connection, step, shielded=False)
 
     async def run(self, prepared: Prepared, parameters: Parameters, before: Sequence[str] = ()) -> Outcome:
@@ -108,5 +115,14 @@ class PostgresTransaction(BackendTransaction):
             # One that could not be rolled back is thrown away: to set it anew would fail in place of what led here.
             if not self._lane.closed() and self._lane.idle():
                 await to_the_end(self._lane.set_autocommit(True))
+                if self._foreign:
+                    await to_the_end(self._forget())
         finally:
             self._lanes.release(self._lane)
+
+    async def _forget(self) -> None:
+        """Take back what statements of the caller's own have set for the session: the next one to use it is another."""
+        try:
+            await self._lane.script(_FORGET)
+        except Exception:  # it is not used again, so that the end of the block does not fail by it
+            self._lane.stale = True
