@@ -159,7 +159,7 @@ async def settled(db: DatabaseManager) -> bool:
     lanes = backend._lanes
     await until(lambda: len(asyncio.all_tasks()) == 1 and not lanes._endings)
     await asyncio.wait_for(asyncio.gather(*(seen(db) for _ in range(20))), 5)
-    return bool(lanes._slots._value == backend._settings.options.pool_size)
+    return bool(lanes._slots._free == backend._settings.options.pool_size)
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before it waits", "when the answer is there"])
