@@ -34,7 +34,11 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 # What stands for the reader's own database.
-_ADDRESSES = ('"data/orchestrator.db"', '"postgresql+asyncpg://user:pw@host/db"', '"postgresql+psycopg://user:pw@host/db"')
+_ADDRESSES = (
+    '"data/orchestrator.db"',
+    '"postgresql+asyncpg://user:pw@host/db"',
+    '"postgresql+psycopg://user:pw@host/db"',
+)
 _PART = re.compile(
     r"^<!-- run\n(?P<hidden>.*?)^-->$"
     r"|(?:^<!-- not run: (?P<reason>.+) -->\n)?^```python\n(?P<shown>.*?)^```$",
@@ -84,7 +88,7 @@ class Page:
     @property
     def fences(self) -> list[str]:
         """How each block of code begins, whatever its language and however it is indented."""
-        return re.findall(r"^([ \t>]*(?:`{3,}|~{3,})[^\n]*)\n.*?^[ \t>]*(?:`{3,}|~{3,})$", self.text, re.DOTALL | re.M)
+        return re.findall(r"^([ \t>]*(?:`{3,}|~{3,})[^\n]*)\n.*?^[ \t>]*(?:`{3,}|~{3,})$", self.text, re.DOTALL | re.MULTILINE)
 
     def unreadable(self) -> list[str]:
         """The blocks whose beginning says no language, or in a way that ``blocks`` would pass over."""

@@ -43,7 +43,9 @@ def test_hardly_any_block_is_not_run() -> None:
     assert sum(block.reason is not None for page in pages() for block in page.blocks) <= 2
 
 
-@pytest.mark.parametrize("text", ["~~~python\n1\n~~~\n", "- item\n\n  ```python\n  1\n  ```\n", "```py\n1\n```\n", "```\n1\n```\n"])
+@pytest.mark.parametrize(
+    "text", ["~~~python\n1\n~~~\n", "- item\n\n  ```python\n  1\n  ```\n", "```py\n1\n```\n", "```\n1\n```\n"]
+)
 def test_a_block_that_would_be_passed_over_is_found(text: str) -> None:
     assert len(Page("broken", text).unreadable()) == 1
 
