@@ -88,7 +88,9 @@ class Page:
     @property
     def fences(self) -> list[str]:
         """How each block of code begins, whatever its language and however it is indented."""
-        return re.findall(r"^([ \t>]*(?:`{3,}|~{3,})[^\n]*)\n.*?^[ \t>]*(?:`{3,}|~{3,})$", self.text, re.DOTALL | re.MULTILINE)
+        return re.findall(
+            r"^([ \t>]*(?:`{3,}|~{3,})[^\n]*)\n.*?^[ \t>]*(?:`{3,}|~{3,})$", self.text, re.DOTALL | re.MULTILINE
+        )
 
     def unreadable(self) -> list[str]:
         """The blocks whose beginning says no language, or in a way that ``blocks`` would pass over."""

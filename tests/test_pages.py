@@ -82,3 +82,14 @@ def test_each_row_of_figures_is_one_of_the_results(name: str) -> None:
     rows = [line for line in page(name).text.splitlines() if re.match(r"\|.*\d \(\d+\.\d\d\)", line)]
     assert rows
     assert [row for row in rows if row not in results] == []
+
+
+@pytest.mark.skipif(not (ROOT / "CONTRIBUTING.md").exists(), reason="it is not in the wheel")
+def test_what_the_guide_for_contributors_quotes_stands_in_the_file_that_it_names() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    quotes = re.findall(r"`((?:orchdb|tests)/[\w/]+\.py)`:\n\n```python\n(.*?)```", text, re.DOTALL)
+    assert len(quotes) == 5
+    for file, quote in quotes:
+        lines = [line.strip() for line in quote.splitlines()]
+        there = [line.strip() for line in (ROOT / file).read_text(encoding="utf-8").splitlines()]
+        assert "\n".join(lines) in "\n".join(there), f"{file}: {lines[0]}"
