@@ -23,10 +23,13 @@ AnyRow = OrchestratorAgentRow | AgentRow | PromptRow | AgentLogRow | SystemLogRo
 
 
 def cursor_of(row: AnyRow) -> str:
-    """The cursor that continues a list after this row: pass it as ``after=`` to the same list.
+    """Make the cursor that continues a list after a row: pass it as ``after=`` to the same list.
 
     Args:
         row: A row that a list returned, usually the last of a page.
+
+    Returns:
+        An opaque text of ASCII letters, digits, ``-``, ``_`` and ``=``.
 
     Raises:
         InvalidValueError: It is something else.
@@ -42,7 +45,14 @@ def cursor_of(row: AnyRow) -> str:
 
 
 def position(cursor: Any, table: str) -> dict[str, Any]:
-    """The values of the position that a cursor of this table holds, as a page is asked for them.
+    """Read the position that a cursor holds.
+
+    Args:
+        cursor: What a caller gave.
+        table: The table whose list is to go on.
+
+    Returns:
+        The values that a page behind it is asked for with.
 
     Raises:
         InvalidValueError: The text is no cursor, or one of another table.
