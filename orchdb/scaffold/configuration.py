@@ -16,7 +16,13 @@ DATABASE_PATH = "config.database.path"
 
 
 def read_configuration(config: Configuration | str | os.PathLike[str] | None) -> dict[str, Any]:
-    """The configuration as the templates see it: what is not set is not there, so that their defaults hold.
+    """Read the configuration as the templates see it: what is not set is not there, so that their defaults hold.
+
+    Args:
+        config: A mapping, the path of a YAML file, or ``None`` for an empty configuration.
+
+    Returns:
+        The configuration, with its section ``database``.
 
     Raises:
         InvalidValueError: The YAML is malformed, or a value is not usable; the message names the key.
