@@ -198,6 +198,16 @@ class SystemLogRow(TypedDict):
     created_at: str
 
 
+COLUMNS_OF: Mapping[str, frozenset[str]] = {
+    "orchestrator_agents": OrchestratorAgentRow.__required_keys__,
+    "agents": AgentRow.__required_keys__,
+    "prompts": PromptRow.__required_keys__,
+    "agent_logs": AgentLogRow.__required_keys__,
+    "system_logs": SystemLogRow.__required_keys__,
+}
+"""The columns that a row of each table has."""
+
+
 class OrchestratorAgentChanges(TypedDict, total=False):
     """What ``update_orchestrator_agent`` can change.
 
