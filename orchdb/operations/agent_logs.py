@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from orchdb.errors import InvalidValueError
+from orchdb.operations.page import Page
 from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations, checked_items, pages
 from orchdb.rows import LOG_LEVELS, AgentLogRow, JsonValue, LogLevel, NewAgentLog, Time
 from orchdb.statements import TableStatements
@@ -140,17 +141,13 @@ class AgentLogOperations(TableOperations):
             InvalidValueError: A filter does not fit its column, a time is none, ``limit`` or ``offset`` is no whole
                 number from 0, or ``after`` is no cursor of this table.
         """
+        page = Page(limit, offset, after, since, until)
         return await self._list(
             "get_agent_logs",
             AGENT_LOGS,
             {"log_level": log_level, "log_type": log_type},
+            page,
             scope={"agent_id": agent_id},
-            newest_first=False,
-            since=since,
-            until=until,
-            limit=limit,
-            offset=offset,
-            after=after,
         )
 
     async def iter_agent_logs(
@@ -212,15 +209,9 @@ class AgentLogOperations(TableOperations):
             InvalidValueError: ``log_type`` is empty or no text, ``limit`` or ``offset`` is no whole number from 0, or
                 ``after`` is no cursor of this table.
         """
+        page = Page(limit, offset, after, newest_first=True)
         return await self._list(
-            "get_agent_logs_by_type",
-            AGENT_LOGS,
-            {},
-            scope={"agent_id": agent_id, "log_type": log_type},
-            newest_first=True,
-            limit=limit,
-            offset=offset,
-            after=after,
+            "get_agent_logs_by_type", AGENT_LOGS, {}, page, scope={"agent_id": agent_id, "log_type": log_type}
         )
 
     async def get_logs_by_type(
@@ -241,16 +232,8 @@ class AgentLogOperations(TableOperations):
             InvalidValueError: ``log_type`` is empty or no text, ``limit`` or ``offset`` is no whole number from 0, or
                 ``after`` is no cursor of this table.
         """
-        return await self._list(
-            "get_logs_by_type",
-            AGENT_LOGS,
-            {},
-            scope={"log_type": log_type},
-            newest_first=True,
-            limit=limit,
-            offset=offset,
-            after=after,
-        )
+        page = Page(limit, offset, after, newest_first=True)
+        return await self._list("get_logs_by_type", AGENT_LOGS, {}, page, scope={"log_type": log_type})
 
     async def list_recent_agent_logs(
         self, limit: int | None = 100, *, offset: int = 0, after: str | None = None
@@ -269,9 +252,8 @@ class AgentLogOperations(TableOperations):
             InvalidValueError: ``limit`` or ``offset`` is no whole number from 0, or ``after`` is no cursor of this
                 table.
         """
-        return await self._list(
-            "list_recent_agent_logs", AGENT_LOGS, {}, newest_first=True, limit=limit, offset=offset, after=after
-        )
+        page = Page(limit, offset, after, newest_first=True)
+        return await self._list("list_recent_agent_logs", AGENT_LOGS, {}, page)
 
     get_recent_logs = list_recent_agent_logs
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
+from orchdb.operations.page import Page
 from orchdb.operations.table_operations import TableOperations, checked_cost, checked_names
 from orchdb.rows import ENDED_STATUSES, RUNNING_STATUSES, AgentChanges, AgentRow, AgentStatus, JsonObject, Time
 from orchdb.statements import TableStatements
@@ -132,6 +133,7 @@ class AgentOperations(TableOperations):
             InvalidValueError: A filter does not fit its column, a time is none, ``limit`` or ``offset`` is no whole
                 number from 0, or ``after`` is no cursor of this table.
         """
+        page = Page(limit, offset, after, since, until, include_deleted, newest_first=True)
         return await self._list(
             "list_agents",
             _TABLE,
@@ -141,13 +143,7 @@ class AgentOperations(TableOperations):
                 "orchestrator_agent_id": orchestrator_agent_id,
                 "parent_agent_id": parent_agent_id,
             },
-            newest_first=True,
-            since=since,
-            until=until,
-            include_deleted=include_deleted,
-            limit=limit,
-            offset=offset,
-            after=after,
+            page,
         )
 
     async def update_agent(

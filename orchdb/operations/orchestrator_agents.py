@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Unpack
 
+from orchdb.operations.page import Page
 from orchdb.operations.table_operations import TableOperations, checked_names
 from orchdb.rows import JsonObject, OrchestratorAgentChanges, OrchestratorAgentRow, Time
 from orchdb.statements import TableStatements
@@ -119,18 +120,8 @@ class OrchestratorAgentOperations(TableOperations):
             InvalidValueError: A filter does not fit its column, a time is none, ``limit`` or ``offset`` is no whole
                 number from 0, or ``after`` is no cursor of this table.
         """
-        return await self._list(
-            "list_orchestrator_agents",
-            _TABLE,
-            {"name": name, "agent_type": agent_type},
-            newest_first=True,
-            since=since,
-            until=until,
-            include_deleted=include_deleted,
-            limit=limit,
-            offset=offset,
-            after=after,
-        )
+        page = Page(limit, offset, after, since, until, include_deleted, newest_first=True)
+        return await self._list("list_orchestrator_agents", _TABLE, {"name": name, "agent_type": agent_type}, page)
 
     async def update_orchestrator_agent(self, agent_id: str, **changes: Unpack[OrchestratorAgentChanges]) -> bool:
         """Change a definition; only the columns that are named.

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Unpack
 
 from orchdb.operations.agents import status_times
+from orchdb.operations.page import Page
 from orchdb.operations.table_operations import TableOperations, checked_items, checked_names
 from orchdb.rows import ENDED_STATUSES, JsonObject, NewPrompt, PromptChanges, PromptRow, PromptStatus, Time
 from orchdb.statements import TableStatements
@@ -145,18 +146,9 @@ class PromptOperations(TableOperations):
             InvalidValueError: A filter does not fit its column, a time is none, ``limit`` or ``offset`` is no whole
                 number from 0, or ``after`` is no cursor of this table.
         """
+        page = Page(limit, offset, after, since, until, include_deleted)
         return await self._list(
-            "list_prompts",
-            _TABLE,
-            {"status": status, "prompt_type": prompt_type},
-            scope={"agent_id": agent_id},
-            newest_first=False,
-            since=since,
-            until=until,
-            include_deleted=include_deleted,
-            limit=limit,
-            offset=offset,
-            after=after,
+            "list_prompts", _TABLE, {"status": status, "prompt_type": prompt_type}, page, scope={"agent_id": agent_id}
         )
 
     async def update_prompt(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
+from orchdb.operations.page import Page
 from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations, checked_items, pages
 from orchdb.rows import JsonValue, LogLevel, NewSystemLog, SystemLogRow, Time
 from orchdb.statements import TableStatements
@@ -93,17 +94,8 @@ class SystemLogOperations(TableOperations):
             InvalidValueError: A filter does not fit its column, a time is none, ``limit`` or ``offset`` is no whole
                 number from 0, or ``after`` is no cursor of this table.
         """
-        return await self._list(
-            "get_system_logs",
-            SYSTEM_LOGS,
-            {"log_level": log_level, "component": component},
-            newest_first=False,
-            since=since,
-            until=until,
-            limit=limit,
-            offset=offset,
-            after=after,
-        )
+        page = Page(limit, offset, after, since, until)
+        return await self._list("get_system_logs", SYSTEM_LOGS, {"log_level": log_level, "component": component}, page)
 
     async def iter_system_logs(
         self,
@@ -159,6 +151,5 @@ class SystemLogOperations(TableOperations):
             InvalidValueError: ``limit`` or ``offset`` is no whole number from 0, or ``after`` is no cursor of this
                 table.
         """
-        return await self._list(
-            "list_recent_system_logs", SYSTEM_LOGS, {}, newest_first=True, limit=limit, offset=offset, after=after
-        )
+        page = Page(limit, offset, after, newest_first=True)
+        return await self._list("list_recent_system_logs", SYSTEM_LOGS, {}, page)

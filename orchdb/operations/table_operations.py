@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from orchdb.cursors import AnyRow, cursor_of, position
 from orchdb.errors import InvalidValueError
 from orchdb.in_turn import in_turn
+from orchdb.operations.page import Page
 from orchdb.prepared import Statement
-from orchdb.rows import Time
 from orchdb.statements import TableStatements
 from orchdb.values import MAX_INTEGER, cost, now
 from orchdb.verbs import Verbs, failures_reported
@@ -135,28 +135,22 @@ class TableOperations(ABC):
         operation: str,
         statements: TableStatements[Row],
         filters: Mapping[str, Any],
+        page: Page,
         *,
         scope: Mapping[str, Any] | None = None,
-        newest_first: bool,
-        include_deleted: bool = False,
-        since: Time | None = None,
-        until: Time | None = None,
-        limit: int | None = None,
-        offset: int = 0,
-        after: str | None = None,
     ) -> list[Row]:
         """A page of a table; a filter that is ``None`` does not filter, a scope always does."""
         values = {name: value for name, value in filters.items() if value is not None} | dict(scope or {})
         equal = tuple(sorted(values))
-        bounds: dict[str, Any] = {"since": since, "until": until, "limit": limit, "offset": offset or None}
+        bounds = {"since": page.since, "until": page.until, "limit": page.limit, "offset": page.offset or None}
         bounds = {name: value for name, value in bounds.items() if value is not None}
         with failures_reported(operation, statements.table.name):
-            checked_number("limit", limit)
-            checked_number("offset", offset)
-            if after is not None:
-                values |= position(after, statements.table.name)
+            checked_number("limit", page.limit)
+            checked_number("offset", page.offset)
+            if page.after is not None:
+                values |= position(page.after, statements.table.name)
                 bounds["after"] = None
-        statement = statements.page(equal, tuple(sorted(bounds)), newest_first, include_deleted)
+        statement = statements.page(equal, tuple(sorted(bounds)), page.newest_first, page.include_deleted)
         return await self._verbs.fetch_all(operation, statement, values | bounds)
 
 
