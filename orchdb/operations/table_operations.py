@@ -142,7 +142,12 @@ class TableOperations(ABC):
         """A page of a table; a filter that is ``None`` does not filter, a scope always does."""
         values = {name: value for name, value in filters.items() if value is not None} | dict(scope or {})
         equal = tuple(sorted(values))
-        bounds = {"since": page.since, "until": page.until, "limit": page.limit, "offset": page.offset or None}
+        bounds: dict[str, Any] = {
+            "since": page.since,
+            "until": page.until,
+            "limit": page.limit,
+            "offset": page.offset or None,
+        }
         bounds = {name: value for name, value in bounds.items() if value is not None}
         with failures_reported(operation, statements.table.name):
             checked_number("limit", page.limit)
