@@ -27,8 +27,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchdb.backend import BROKEN, BackendTransaction, Outcome
 from orchdb.clocks import done_within
 from orchdb.connections import let_go
-from orchdb.errors import NotConnectedError, OperationError, OrchdbError, translate
+from orchdb.errors import NotConnectedError, OperationError, translate
 from orchdb.prepared import Parameters, Prepared
+from orchdb.raising import raised_as
 from orchdb.shielding import to_the_end
 from orchdb.turns import ENDED, Turn, Turns
 
@@ -148,14 +149,8 @@ class Block:
 
     async def _set(self, savepoint: Sequence[str]) -> None:
         """Set a savepoint for a caller who gets the errors as they are: one of orchdb's own must be one of orchdb's."""
-        failure: OrchdbError
-        try:
+        with raised_as(Exception, lambda error: translate(error, "transaction", None)):
             await self.transaction.script(savepoint)
-        except Exception as error:
-            failure = translate(error, "transaction", None)
-        else:
-            return
-        raise failure
 
     async def step(
         self, scope: Scope, call: Call[Result], *, changes: bool = True, prepared: Prepared | None = None

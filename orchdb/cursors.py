@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from orchdb.errors import InvalidValueError
-from orchdb.rows import AgentLogRow, AgentRow, OrchestratorAgentRow, PromptRow, SystemLogRow
+from orchdb.rows import COLUMNS_OF, AgentLogRow, AgentRow, OrchestratorAgentRow, PromptRow, SystemLogRow
 from orchdb.spellings import AsStored, TextBytes, exactly, one_form
 from orchdb.values import MAX_INTEGER
 
@@ -23,10 +23,13 @@ AnyRow = OrchestratorAgentRow | AgentRow | PromptRow | AgentLogRow | SystemLogRo
 
 
 def cursor_of(row: AnyRow) -> str:
-    """The cursor that continues a list after this row: pass it as ``after=`` to the same list.
+    """Make the cursor that continues a list after a row: pass it as ``after=`` to the same list.
 
     Args:
         row: A row that a list returned, usually the last of a page.
+
+    Returns:
+        An opaque text of ASCII letters, digits, ``-``, ``_`` and ``=``.
 
     Raises:
         InvalidValueError: It is something else.
@@ -42,7 +45,14 @@ def cursor_of(row: AnyRow) -> str:
 
 
 def position(cursor: Any, table: str) -> dict[str, Any]:
-    """The values of the position that a cursor of this table holds, as a page is asked for them.
+    """Read the position that a cursor holds.
+
+    Args:
+        cursor: What a caller gave.
+        table: The table whose list is to go on.
+
+    Returns:
+        The values that a page behind it is asked for with.
 
     Raises:
         InvalidValueError: The text is no cursor, or one of another table.
@@ -80,18 +90,10 @@ def _stored(portable: Any) -> str | bytes | None:
     return TextBytes(content) if is_text else content
 
 
-_TOLD_BY = {
-    "component": "system_logs",
-    "log_type": "agent_logs",
-    "prompt_type": "prompts",
-    "session_id": "agents",
-    "agent_type": "orchestrator_agents",
-}
-
-
 def _table_of(row: Any) -> str:
-    if isinstance(row, Mapping) and "id" in row and "created_at" in row:
-        for column, table in _TOLD_BY.items():
-            if column in row:
+    """The table whose columns the row has, all of them: a caller may have put something beside them."""
+    if isinstance(row, Mapping):
+        for table, columns in COLUMNS_OF.items():
+            if columns <= row.keys():
                 return table
     raise InvalidValueError("cursor_of: this is not a row of orchdb")

@@ -35,6 +35,7 @@ class Transaction(Operations):
     """All operations, in one transaction: applied together at the end of the block, or not at all.
 
     If one of them fails and the caller goes on, the others still count; a failed operation leaves nothing behind.
+    ``db.transaction()`` gives it; nobody else makes one.
     """
 
     def __init__(self, verbs: TransactionVerbs) -> None:
@@ -50,10 +51,13 @@ class Transaction(Operations):
         return self._verbs.scope.connection
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """A part of the transaction that is undone alone if its block raises: a savepoint.
+        """Open a part of the transaction that is undone alone if its block raises: a savepoint.
 
         To it belongs what is done with what it gives, by whichever task, and what this task does with the outer ``tx``
         meanwhile. The rest waits until it has ended.
+
+        Returns:
+            A context manager for ``async with``, which gives a ``Transaction``.
 
         Raises:
             NotConnectedError: The transaction has ended; also at the end of the part, which is then undone.
@@ -75,6 +79,10 @@ class DatabaseManager(Operations):
 
     ``async with DatabaseManager("data/orchestrator.db") as db: ...`` connects, prepares the schema and closes. Every
     write is committed when its ``await`` returns. One manager serves all tasks of its event loop.
+
+    Besides what a method lists, each of them may raise ``NotConnectedError`` (before ``connect()``, after ``close()``,
+    in another event loop or process), ``OperationError`` (locked for too long, disk full, read-only, no server) and
+    ``ConnectionLostError`` (the write may have been applied or not).
 
     Args:
         db_path: A path, ``":memory:"`` or an SQLAlchemy URL. Without it ``ORCHESTRATOR_DB_URL``, then
@@ -162,12 +170,17 @@ class DatabaseManager(Operations):
 
         Raises:
             SchemaError: The schema file is missing or invalid, or the database is not one this version can use.
+            SchemaOutOfDateError: The database has an older revision, and ``upgrade`` does not allow to change that.
             OperationError: The file or the server cannot be used.
         """
         await self._database.open()
 
     async def close(self) -> None:
-        """Let running operations end, then close every connection; closing twice is fine."""
+        """Let running operations end, then close every connection; closing twice is fine.
+
+        Raises:
+            OperationError: This task is inside a block of ``db.transaction()``.
+        """
         await self._database.close()
 
     async def __aenter__(self) -> Self:
@@ -186,6 +199,9 @@ class DatabaseManager(Operations):
         the end of the block, what returned is in the database and what raised is not. The end waits for the call that
         is under way, or stops it if the block is undone; what comes later raises ``NotConnectedError``. While the block
         is open, this task writes with ``tx``; ``db.transaction()`` inside it is a part of it, as ``tx.transaction()``.
+
+        Returns:
+            A context manager for ``async with``, which gives a ``Transaction``.
 
         Raises:
             OperationError: The write lock was not to be had in time; or at the end, the transaction was lost.
@@ -207,15 +223,21 @@ class DatabaseManager(Operations):
         after_id: int | None = None,
         poll_seconds: float = 0.2,
     ) -> AsyncIterator[AgentLogRow]:
-        """The lines that are committed after this call, of one agent or of all, without end: each once, none is missed.
+        """Follow the agents' logs without end: the lines that are committed after this call, each once, none missed.
 
         A line comes when no earlier one can appear any more: on Postgres it waits for the transactions that were
         already writing to the table. They come by id; any gap between two ids is crossed at once. Nothing is held
         between two looks.
 
         Args:
+            agent_id: Only lines of this agent. By default of all.
+            log_level: Only lines of this level.
+            log_type: Only lines of this type.
             after_id: Begin behind this line: 0 for the first one there is. By default with those that are new.
-            poll_seconds: The pause between two looks.
+            poll_seconds: The pause between two looks, in seconds.
+
+        Returns:
+            An async iterator over the rows, by ``id``, which has no end.
 
         Raises:
             InvalidValueError: A filter, ``after_id`` or ``poll_seconds`` is not usable; at the call.
@@ -233,17 +255,39 @@ class DatabaseManager(Operations):
         after_id: int | None = None,
         poll_seconds: float = 0.2,
     ) -> AsyncIterator[SystemLogRow]:
-        """The lines as they are written, without end, as ``tail_agent_logs`` gives them."""
+        """Follow the system's log without end, as ``tail_agent_logs`` follows those of agents.
+
+        Args:
+            log_level: Only lines of this level.
+            component: Only lines about this component.
+            after_id: Begin behind this line: 0 for the first one there is. By default with those that are new.
+            poll_seconds: The pause between two looks, in seconds.
+
+        Returns:
+            An async iterator over the rows, by ``id``, which has no end.
+
+        Raises:
+            InvalidValueError: A filter, ``after_id`` or ``poll_seconds`` is not usable; at the call.
+            NotConnectedError: The manager is not connected; at the call, or where it is closed meanwhile.
+            OperationError: The server is a standby, which does not know who is writing; at the first line.
+        """
         filters = {"log_level": log_level, "component": component}
         return tail(self._database, "tail_system_logs", SYSTEM_LOGS, filters, after_id, poll_seconds)
 
     async def schema_version(self) -> str | None:
-        """The schema revision that the database is stamped with."""
+        """Get the schema revision that the database is stamped with.
+
+        Returns:
+            The revision, such as ``"0009"``; ``None`` if another program has removed the stamp.
+        """
         version: str | None = await self._database.fetch_value("schema_version", _SCHEMA_VERSION, {})
         return version
 
     async def backup(self, path: str | os.PathLike[str]) -> None:
         """Make a consistent copy of the database while others go on writing: a new file, for its owner only.
+
+        Args:
+            path: Where the copy is to be; ``~`` is the user's folder.
 
         Raises:
             InvalidValueError: It is no path, or is meant as a URL.

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from orchdb.errors import SchemaError
+from orchdb.raising import raised_as
 
 logger = logging.getLogger("orchdb")
 
@@ -68,13 +69,13 @@ def checked(connection: Connection, tables: Sequence[str]) -> Generator[None]:
 
 
 def _orphans(connection: Connection) -> set[tuple[str, int | None, str]]:
-    failure = None
-    try:
+    with raised_as(DBAPIError, _not_checked):
         rows = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
-        return {(row[0], row[1], row[2]) for row in rows}
-    except DBAPIError as error:
-        failure = str(error.orig)
-    raise MigrationError(f"nothing was changed: the foreign keys cannot be checked: {failure}")
+    return {(row[0], row[1], row[2]) for row in rows}
+
+
+def _not_checked(error: DBAPIError) -> MigrationError:
+    return MigrationError(f"nothing was changed: the foreign keys cannot be checked: {error.orig}")
 
 
 def announce(connection: Connection, query: str, message: str) -> None:

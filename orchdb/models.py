@@ -116,7 +116,7 @@ class _Row(BaseModel):
 
 
 class OrchestratorAgent(_Row):
-    """A definition of an agent, as ``get_orchestrator_agent`` returns it."""
+    """A definition of an agent, as ``get_orchestrator_agent`` returns it: the fields of ``OrchestratorAgentRow``."""
 
     id: _Id
     name: str
@@ -131,7 +131,7 @@ class OrchestratorAgent(_Row):
 
 
 class Agent(_Row):
-    """A running instance of an agent, as ``get_agent`` returns it."""
+    """A running instance of an agent, as ``get_agent`` returns it: the fields of ``AgentRow``."""
 
     id: _Id
     orchestrator_agent_id: _Id
@@ -151,7 +151,7 @@ class Agent(_Row):
 
 
 class Prompt(_Row):
-    """A prompt and its response, as ``get_prompt`` returns it."""
+    """A prompt and its response, as ``get_prompt`` returns it: the fields of ``PromptRow``."""
 
     id: _Id
     agent_id: _Id
@@ -175,7 +175,7 @@ class Prompt(_Row):
 
 
 class AgentLog(_Row):
-    """One line of an agent's log, as ``get_agent_logs`` returns it."""
+    """One line of an agent's log, as ``get_agent_logs`` returns it: the fields of ``AgentLogRow``."""
 
     id: _LogId
     agent_id: _Id
@@ -187,7 +187,7 @@ class AgentLog(_Row):
 
 
 class SystemLog(_Row):
-    """One line of the system's log, as ``get_system_logs`` returns it."""
+    """One line of the system's log, as ``get_system_logs`` returns it: the fields of ``SystemLogRow``."""
 
     id: _LogId
     log_level: LogLevel

@@ -26,6 +26,7 @@ from orchdb.postgres_schema import look
 from orchdb.postgres_settings import PostgresSettings
 from orchdb.postgres_transaction import PostgresTransaction
 from orchdb.prepared import Parameters, Prepared
+from orchdb.raising import raised_as
 from orchdb.sequences import catch_up, is_behind
 from orchdb.shielding import begun, to_the_end
 from orchdb.waiting import until_free
@@ -332,19 +333,16 @@ async def _connect(settings: PostgresSettings, connection: AsyncConnection, endi
     Raises:
         OperationError: The server cannot be reached or refuses; the message says where and why.
     """
-    failure: OperationError
     opening = begun(connection.start())
     try:
-        return await asyncio.shield(opening)
+        with raised_as(Exception, settings.not_connected):
+            return await asyncio.shield(opening)
     except asyncio.CancelledError:
         # Cut off while it is made it would leak; the caller does not wait for that.
         ending = begun(_end_when_open(opening, connection))
         endings.add(ending)
         ending.add_done_callback(endings.discard)
         raise
-    except Exception as error:
-        failure = settings.not_connected(error)
-    raise failure
 
 
 async def _end_when_open(opening: asyncio.Future[AsyncConnection], connection: AsyncConnection) -> None:

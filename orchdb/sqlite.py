@@ -40,6 +40,7 @@ from orchdb.files import (
 from orchdb.jobs import ManyRows, OneStatement
 from orchdb.location import MEMORY
 from orchdb.prepared import Parameters, Prepared
+from orchdb.raising import raised_as
 from orchdb.readers import Readers
 from orchdb.shielding import to_the_end
 from orchdb.space import give_back
@@ -96,17 +97,14 @@ class SqliteBackend(Backend):
         self.dialect = self._write_engine.dialect
 
     async def open(self) -> None:
-        try:
-            (require if self._read_only else make)(self.path)
-            warn_about(self.path)
-            await until_free(lambda: to_the_end(self._attempt()), self._lock_timeout, _is_locked)
-            return
-        except BaseException as error:
-            await to_the_end(self.close())
-            if not isinstance(error, (sqlite3.Error, DBAPIError)):
+        with raised_as((sqlite3.Error, DBAPIError), partial(named, self.path)):
+            try:
+                (require if self._read_only else make)(self.path)
+                warn_about(self.path)
+                await until_free(lambda: to_the_end(self._attempt()), self._lock_timeout, _is_locked)
+            except BaseException:
+                await to_the_end(self.close())
                 raise
-            failure = named(self.path, error)
-        raise failure
 
     async def _attempt(self) -> None:
         """Open everything or nothing, and wait no longer than a moment for a lock."""

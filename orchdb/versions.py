@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from orchdb.errors import (
     sqlstate,
     translate,
 )
+from orchdb.raising import raised_as
 from orchdb.shielding import to_the_end
 from orchdb.tables import metadata
 from orchdb.threads import in_thread
@@ -267,15 +269,14 @@ def _apply_file(connection: Connection, path: Path) -> None:
     if script is None:
         raise SchemaError(f"the schema file {path} cannot be read")
     for statement in statements_of(script):
-        failure = None
-        try:
+        with raised_as(DBAPIError, partial(_invalid, path, statement)):
             connection.exec_driver_sql(statement)
-        except DBAPIError as error:
-            failure = str(error.orig)
-        if failure is not None:
-            raise SchemaError(f"the schema file {path} is invalid: {failure}, in: {statement[:200]}")
     if _examine(connection).revision != HEAD:
         raise SchemaError(f"the schema file {path} does not make the revision {HEAD}")
+
+
+def _invalid(path: Path, statement: str, error: DBAPIError) -> SchemaError:
+    return SchemaError(f"the schema file {path} is invalid: {error.orig}, in: {statement[:200]}")
 
 
 async def _upgrade(make_engine: Callable[[], AsyncEngine], before: Before | None) -> None:
@@ -308,15 +309,15 @@ def _lock_tables(connection: Connection) -> None:
         return
     found = {*inspect(connection).get_table_names()} & {VERSION_TABLE, *metadata.tables}
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_TRY_MS}")
-    try:
+    with raised_as(DBAPIError, _busy):
         connection.exec_driver_sql(f"LOCK TABLE {', '.join(sorted(found))} IN ACCESS EXCLUSIVE MODE")
-    except DBAPIError as error:
-        if sqlstate(error) != "55P03":
-            raise
-    else:
-        connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
-        return
-    raise SchemaBusyError("a table stayed locked by another session for longer than lock_timeout", code="55P03")
+    connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
+
+
+def _busy(error: DBAPIError) -> Exception:
+    if sqlstate(error) != "55P03":
+        return error
+    return SchemaBusyError("a table stayed locked by another session for longer than lock_timeout", code="55P03")
 
 
 def _run_revisions(connection: Connection) -> None:
@@ -327,17 +328,16 @@ def _run_revisions(connection: Connection) -> None:
     config = Config(str(shipped("alembic.ini")))
     config.set_main_option("script_location", str(shipped("migrations")).replace("%", "%%"))
     config.attributes["connection"] = connection
-    failure: str
-    try:
-        with _one_migration:
-            command.upgrade(config, "head")
-        return
-    except OrchdbError:
-        raise
-    except CommandError as error:
-        failure = str(error)
-    except DBAPIError as error:
+    with raised_as((CommandError, DBAPIError), _upgrade_failed), _one_migration:
+        command.upgrade(config, "head")
+
+
+def _upgrade_failed(error: Exception) -> Exception:
+    if isinstance(error, OrchdbError):
+        return error
+    why = str(error)
+    if isinstance(error, DBAPIError):
         if sqlite_code(error) not in _STATEMENT_CODES and sqlstate(error)[:2] not in _STATEMENT_CLASSES:
-            raise
-        failure = reason(error)
-    raise SchemaError(f"the upgrade failed, and nothing was changed: {failure}")
+            return error
+        why = reason(error)
+    return SchemaError(f"the upgrade failed, and nothing was changed: {why}")

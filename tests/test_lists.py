@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
-from itertools import product
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from orchdb import DatabaseManager, InvalidValueError, cursor_of
 from orchdb.operations import Operations
+from orchdb.rows import COLUMNS_OF
 from tests.support import TABLES, call, collected, other_program
 
 ROWS = 7
@@ -237,6 +238,18 @@ async def test_the_cursor_of_another_table_is_refused(filled: Filled) -> None:
 def test_only_a_row_has_a_cursor(row: Any) -> None:
     with pytest.raises(InvalidValueError, match="cursor_of"):
         cursor_of(row)
+
+
+async def test_what_a_caller_puts_into_a_row_does_not_change_its_cursor(filled: Filled) -> None:
+    beside = {"component": "x", "log_type": "x", "prompt_type": "x", "session_id": "x", "agent_type": "x"}
+    for it in LISTS:
+        row = (await filled.rows(it))[0]
+        extended: Any = {**beside, **row}
+        assert cursor_of(extended) == cursor_of(row)
+
+
+def test_a_row_is_of_one_table_alone() -> None:
+    assert not [pair for pair in permutations(COLUMNS_OF, 2) if COLUMNS_OF[pair[0]] <= COLUMNS_OF[pair[1]]]
 
 
 @pytest.mark.parametrize("it", WITH_TIMES, ids=str)

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from orchdb.cursors import AnyRow, cursor_of, position
 from orchdb.errors import InvalidValueError
 from orchdb.in_turn import in_turn
+from orchdb.operations.page import Page
 from orchdb.prepared import Statement
-from orchdb.rows import Time
 from orchdb.statements import TableStatements
 from orchdb.values import MAX_INTEGER, cost, now
 from orchdb.verbs import Verbs, failures_reported
@@ -23,7 +23,7 @@ DEFAULT_PAGE = 500
 
 
 class TableOperations(ABC):
-    """The operations on one table, over the verbs of a manager or of a transaction."""
+    """The operations on one table, as a manager or a transaction runs them."""
 
     @property
     @abstractmethod
@@ -32,7 +32,11 @@ class TableOperations(ABC):
 
     @abstractmethod
     def transaction(self) -> AbstractAsyncContextManager[TableOperations]:
-        """A block that is applied as a whole or not at all."""
+        """Open a block that is applied as a whole or not at all.
+
+        Returns:
+            A context manager for ``async with``, which gives the operations in the block.
+        """
 
     def _as_one(self) -> AbstractAsyncContextManager[TableOperations]:
         """Several statements in one transaction, without a part of its own where there is a transaction already."""
@@ -131,36 +135,40 @@ class TableOperations(ABC):
         operation: str,
         statements: TableStatements[Row],
         filters: Mapping[str, Any],
+        page: Page,
         *,
         scope: Mapping[str, Any] | None = None,
-        newest_first: bool,
-        include_deleted: bool = False,
-        since: Time | None = None,
-        until: Time | None = None,
-        limit: int | None = None,
-        offset: int = 0,
-        after: str | None = None,
     ) -> list[Row]:
         """A page of a table; a filter that is ``None`` does not filter, a scope always does."""
         values = {name: value for name, value in filters.items() if value is not None} | dict(scope or {})
         equal = tuple(sorted(values))
-        bounds: dict[str, Any] = {"since": since, "until": until, "limit": limit, "offset": offset or None}
+        bounds: dict[str, Any] = {
+            "since": page.since,
+            "until": page.until,
+            "limit": page.limit,
+            "offset": page.offset or None,
+        }
         bounds = {name: value for name, value in bounds.items() if value is not None}
         with failures_reported(operation, statements.table.name):
-            checked_number("limit", limit)
-            checked_number("offset", offset)
-            if after is not None:
-                values |= position(after, statements.table.name)
+            checked_number("limit", page.limit)
+            checked_number("offset", page.offset)
+            if page.after is not None:
+                values |= position(page.after, statements.table.name)
                 bounds["after"] = None
-        statement = statements.page(equal, tuple(sorted(bounds)), newest_first, include_deleted)
+        statement = statements.page(equal, tuple(sorted(bounds)), page.newest_first, page.include_deleted)
         return await self._verbs.fetch_all(operation, statement, values | bounds)
 
 
 def checked_names(operation: str, names: Iterable[str], allowed: Iterable[str]) -> None:
     """Refuse every name that is not allowed, before any SQL.
 
+    Args:
+        operation: The public method, for the message.
+        names: What a caller gave.
+        allowed: What may be given.
+
     Raises:
-        TypeError: A name is unknown or protected.
+        TypeError: A name is unknown or protected; the message lists those there are.
     """
     unknown = sorted(set(names).difference(allowed))
     if unknown:
@@ -179,7 +187,16 @@ def _instead(unknown: Sequence[str], known: Sequence[str]) -> str:
 def checked_items(
     operation: str, items: Iterable[Mapping[str, Any]], required: Iterable[str], allowed: Iterable[str]
 ) -> list[Mapping[str, Any]]:
-    """The items of a bulk creation, each with all required names and no unknown one.
+    """Check the items of a bulk creation: each has all required names and no unknown one.
+
+    Args:
+        operation: The public method, for the message.
+        items: What a caller gave.
+        required: The names that each item must have.
+        allowed: The names that an item may have.
+
+    Returns:
+        The items as a list.
 
     Raises:
         TypeError: It is no list, an item is no mapping, or a name is missing or unknown.
@@ -204,7 +221,20 @@ def _aware(value: Any) -> Any:
 async def pages(
     operation: str, table: str, fetch: Callable[[str | None], Awaitable[list[Row]]], size: int
 ) -> AsyncIterator[Row]:
-    """The rows of all pages; between two pages no connection and no read transaction is held."""
+    """Iterate over the rows of all pages; between two pages no connection and no read transaction is held.
+
+    Args:
+        operation: The public method, for errors.
+        table: The table, for errors.
+        fetch: Reads the page behind a cursor; the first one for ``None``.
+        size: How many rows a page has.
+
+    Yields:
+        The rows, in the order of the pages.
+
+    Raises:
+        InvalidValueError: ``size`` is no whole number from 1; at the first row.
+    """
     with failures_reported(operation, table):
         checked_number("page_size", size or 0, least=1)
     after: str | None = None
@@ -218,7 +248,12 @@ async def pages(
 
 
 def checked_number(name: str, value: int | None, *, least: int = 0) -> None:
-    """Refuse what is no whole number from ``least``.
+    """Refuse what is no whole number from ``least``; ``None`` passes.
+
+    Args:
+        name: The parameter, for the message.
+        value: What a caller gave.
+        least: The smallest number that is allowed.
 
     Raises:
         InvalidValueError: It is something else.
@@ -229,7 +264,14 @@ def checked_number(name: str, value: int | None, *, least: int = 0) -> None:
 
 
 def checked_cost(name: str, value: Any) -> float:
-    """The US dollars that a parameter gives.
+    """Read the US dollars that a parameter gives.
+
+    Args:
+        name: The parameter, for the message.
+        value: What a caller gave.
+
+    Returns:
+        The dollars, rounded to 1e-9.
 
     Raises:
         InvalidValueError: It is no finite number.
