@@ -47,6 +47,8 @@ _REVISION = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608
 
 # "orchdb" in ASCII: any number would do, as long as every process takes the same.
 _ADVISORY_LOCK = 0x6F7263686462
+BUSY = "55P03"
+"""The code of a failure to be tried again: another session of the server holds what a change of the schema needs."""
 _TRY_MS = 200
 """How long an upgrade waits at a time for the tables of a server: in between the caller can be cancelled."""
 # What tells an unversioned file of ours from another program's that happens to have a table of the same name.
@@ -61,10 +63,6 @@ _one_migration = threading.Lock()
 
 Before = Callable[[str | None], AbstractAsyncContextManager[None]]
 """Given the old revision, a block around the change: it is entered before anything is changed."""
-
-
-class SchemaBusyError(OperationError):
-    """Another process is changing the schema: to be tried again."""
 
 
 class Step(Enum):
@@ -151,7 +149,8 @@ async def create(connection: AsyncConnection, schema_path: Path | None = None) -
 
     Raises:
         SchemaError: The schema file is missing or invalid.
-        SchemaBusyError: Another process is changing the schema; on SQLite that is the driver's error of a lock.
+        OperationError: Another process is changing the schema, with the code ``BUSY``; on SQLite that is the driver's
+            error of a lock.
     """
     async with connection.begin():
         await connection.run_sync(_create, schema_path)
@@ -169,7 +168,8 @@ async def upgrade(make_engine: Callable[[], AsyncEngine], before: Before | None 
 
     Raises:
         SchemaError: A revision cannot be applied; the database is as it was.
-        SchemaBusyError: Another process is changing the schema; on SQLite that is the driver's error of a lock.
+        OperationError: Another process is changing the schema, with the code ``BUSY``; on SQLite that is the driver's
+            error of a lock.
     """
     await to_the_end(in_thread(lambda: asyncio.run(_upgrade(make_engine, before))))
 
@@ -186,7 +186,7 @@ def lock(connection: Connection) -> None:
 
 def _try_lock(connection: Connection) -> None:
     if not connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({_ADVISORY_LOCK})").scalar():
-        raise SchemaBusyError("another process was changing the schema for longer than lock_timeout", code="55P03")
+        raise OperationError("another process was changing the schema for longer than lock_timeout", code=BUSY)
 
 
 def shipped(name: str) -> Path:
@@ -311,12 +311,12 @@ def _lock_tables(connection: Connection) -> None:
     try:
         connection.exec_driver_sql(f"LOCK TABLE {', '.join(sorted(found))} IN ACCESS EXCLUSIVE MODE")
     except DBAPIError as error:
-        if sqlstate(error) != "55P03":
+        if sqlstate(error) != BUSY:
             raise
     else:
         connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
         return
-    raise SchemaBusyError("a table stayed locked by another session for longer than lock_timeout", code="55P03")
+    raise OperationError("a table stayed locked by another session for longer than lock_timeout", code=BUSY)
 
 
 def _run_revisions(connection: Connection) -> None:
