@@ -335,7 +335,7 @@ def _run_revisions(connection: Connection) -> None:
     except OrchdbError:
         raise
     except CommandError as error:
-        failure = str(error)
+        failure = str(error).removeprefix("nothing was changed: ")
     except DBAPIError as error:
         if sqlite_code(error) not in _STATEMENT_CODES and sqlstate(error)[:2] not in _STATEMENT_CLASSES:
             raise

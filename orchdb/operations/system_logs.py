@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
-from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations, checked_items, pages
+from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations, checked_items
 from orchdb.rows import JsonValue, LogLevel, NewSystemLog, SystemLogRow, Time
 from orchdb.statements import TableStatements
 from orchdb.tables import system_logs
@@ -80,7 +80,7 @@ class SystemLogOperations(TableOperations):
             after=after,
         )
 
-    async def iter_system_logs(
+    def iter_system_logs(
         self,
         log_level: LogLevel | None = None,
         component: str | None = None,
@@ -91,14 +91,18 @@ class SystemLogOperations(TableOperations):
     ) -> AsyncIterator[SystemLogRow]:
         """The lines, oldest first, a page at a time: no transaction stays open while the caller works.
 
-        Lines that are written meanwhile are seen if they come after the ones already given.
+        Lines that are written meanwhile are seen if they come after the ones already given. One that is there all the
+        time comes once, whatever another program makes of its time meanwhile: if that moves it to where the pages have
+        been already, it comes last.
         """
-
-        async def fetch(after: str | None) -> list[SystemLogRow]:
-            return await self.get_system_logs(log_level, component, since, until, limit=page_size, after=after)
-
-        async for row in pages("iter_system_logs", "system_logs", fetch, page_size):
-            yield row
+        return self._each(
+            "iter_system_logs",
+            SYSTEM_LOGS,
+            {"log_level": log_level, "component": component},
+            since=since,
+            until=until,
+            page_size=page_size,
+        )
 
     async def list_recent_system_logs(
         self, limit: int | None = 100, *, offset: int = 0, after: str | None = None
