@@ -147,6 +147,8 @@ async def test_a_time_is_shown_in_the_one_form_or_as_it_is(
         model = MODELS[place.table].model_validate(row)
         assert model.model_dump(mode="json") == row
         assert MODELS[place.table].model_validate(model.model_dump()) == model
+        assert MODELS[place.table].model_validate(json.loads(json.dumps(row))) == model
+        assert MODELS[place.table].model_validate_json(json.dumps(row)) == model
         assert isinstance(model.created_at, UnreadableTime) is (value not in UNDERSTOOD)
 
 

@@ -48,6 +48,7 @@ async def test_any_value_in_any_column_is_read(file_db: DatabaseManager, path: P
     orjson.dumps(row)
     model = MODELS[place.table].model_validate(row)
     assert model.model_dump(mode="json") == row
+    assert MODELS[place.table].model_validate(json.loads(json.dumps(row))) == model
     for name in ("cost_usd", "tokens_input", "latency_ms"):
         if name in row:
             assert row[name] is None or isinstance(row[name], float if name == "cost_usd" else int)
