@@ -144,7 +144,7 @@ class TableStatements(Generic[Row]):
     def _numbers(self, equal: tuple[str, ...], bounds: tuple[str, ...]) -> Statement[Any]:
         """The ids of all lines of a list as text with commas between them, so many thousands to a row, in any order."""
         key = self.table.c.id
-        comma: Any = literal_column("','")  # SQLAlchemy would bind it, and only when the statement runs
+        comma: Any = literal_column("','", Text())  # SQLAlchemy would bind it, and only when the statement runs
         core = select(func.aggregate_strings(cast(key, Text), comma).label("ids")).where(*self._fitting(equal, bounds))
         return Statement(self.table, core.group_by(key.bitwise_rshift(literal_column("16"))))
 
