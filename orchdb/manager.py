@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchdb.backend import Backend, Durability
 from orchdb.database import Database
 from orchdb.errors import InvalidValueError
-from orchdb.location import path_of_file, resolve
+from orchdb.location import Source, path_of_file, resolve
 from orchdb.operations import Operations
 from orchdb.operations.agent_logs import AGENT_LOGS
 from orchdb.operations.system_logs import SYSTEM_LOGS
@@ -139,9 +139,10 @@ class DatabaseManager(Operations):
                 _sqlite(), self._url, durability=durability, lock_timeout=lock_timeout, schema_path=path
             )
         else:
-            make_backend = partial(_postgres(), PostgresSettings.of(self._url, server))
+            make_backend = partial(_postgres(), PostgresSettings.of(self._url, server, Source("db_path").refuse))
             if replica is not None:
-                settings = PostgresSettings.of(replica.set(drivername=self._url.drivername), server)
+                replica = replica.set(drivername=self._url.drivername)
+                settings = PostgresSettings.of(replica, server, Source("read_url").refuse)
                 make_backend = partial(make_backend, read_settings=settings)
         make_backend = partial(make_backend, upgrade=upgrade, read_only=read_only)
         self._database = Database(make_backend, lock_timeout=lock_timeout, read_only=read_only)

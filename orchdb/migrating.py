@@ -19,7 +19,6 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from orchdb.errors import SchemaError
 from orchdb.raising import raised_as
 
 logger = logging.getLogger("orchdb")
@@ -35,8 +34,8 @@ _GENERATED = (2, 3)
 """What ``PRAGMA table_xinfo`` says of generated columns: virtual and stored ones."""
 
 
-class MigrationError(SchemaError, CommandError):
-    """The migration cannot go on; its transaction is rolled back."""
+class MigrationError(CommandError):
+    """The migration cannot go on; its transaction is rolled back. ``connect()`` makes a ``SchemaError`` of it."""
 
 
 @contextmanager

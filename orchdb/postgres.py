@@ -302,7 +302,7 @@ class PostgresBackend(Backend):
 
 
 def _is_busy(error: Exception) -> bool:
-    return isinstance(error, versions.SchemaBusyError)
+    return isinstance(error, OperationError) and error.code == versions.BUSY
 
 
 def _again(lane: Lane, error: Exception, *, reads: bool) -> bool:

@@ -49,6 +49,8 @@ _REVISION = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608
 
 # "orchdb" in ASCII: any number would do, as long as every process takes the same.
 _ADVISORY_LOCK = 0x6F7263686462
+BUSY = "55P03"
+"""The code of a failure to be tried again: another session of the server holds what a change of the schema needs."""
 _TRY_MS = 200
 """How long an upgrade waits at a time for the tables of a server: in between the caller can be cancelled."""
 # What tells an unversioned file of ours from another program's that happens to have a table of the same name.
@@ -63,10 +65,6 @@ _one_migration = threading.Lock()
 
 Before = Callable[[str | None], AbstractAsyncContextManager[None]]
 """Given the old revision, a block around the change: it is entered before anything is changed."""
-
-
-class SchemaBusyError(OperationError):
-    """Another process is changing the schema: to be tried again."""
 
 
 class Step(Enum):
@@ -153,7 +151,8 @@ async def create(connection: AsyncConnection, schema_path: Path | None = None) -
 
     Raises:
         SchemaError: The schema file is missing or invalid.
-        SchemaBusyError: Another process is changing the schema; on SQLite that is the driver's error of a lock.
+        OperationError: Another process is changing the schema, with the code ``BUSY``; on SQLite that is the driver's
+            error of a lock.
     """
     async with connection.begin():
         await connection.run_sync(_create, schema_path)
@@ -171,7 +170,8 @@ async def upgrade(make_engine: Callable[[], AsyncEngine], before: Before | None 
 
     Raises:
         SchemaError: A revision cannot be applied; the database is as it was.
-        SchemaBusyError: Another process is changing the schema; on SQLite that is the driver's error of a lock.
+        OperationError: Another process is changing the schema, with the code ``BUSY``; on SQLite that is the driver's
+            error of a lock.
     """
     await to_the_end(in_thread(lambda: asyncio.run(_upgrade(make_engine, before))))
 
@@ -188,7 +188,7 @@ def lock(connection: Connection) -> None:
 
 def _try_lock(connection: Connection) -> None:
     if not connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({_ADVISORY_LOCK})").scalar():
-        raise SchemaBusyError("another process was changing the schema for longer than lock_timeout", code="55P03")
+        raise OperationError("another process was changing the schema for longer than lock_timeout", code=BUSY)
 
 
 def shipped(name: str) -> Path:
@@ -315,9 +315,9 @@ def _lock_tables(connection: Connection) -> None:
 
 
 def _busy(error: DBAPIError) -> Exception:
-    if sqlstate(error) != "55P03":
+    if sqlstate(error) != BUSY:
         return error
-    return SchemaBusyError("a table stayed locked by another session for longer than lock_timeout", code="55P03")
+    return OperationError("a table stayed locked by another session for longer than lock_timeout", code=BUSY)
 
 
 def _run_revisions(connection: Connection) -> None:

@@ -294,6 +294,22 @@ async def test_a_page_has_at_least_one_row(db: DatabaseManager, agent_id: str) -
                 await collected(rows)
 
 
+async def test_an_iterator_and_a_tail_report_what_they_refuse_under_their_own_name(
+    db: DatabaseManager, agent_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    untyped: Any = db
+    bad: list[dict[str, Any]] = [{"log_level": "LOUD"}, {"since": "yesterday"}, {"page_size": 0}, {"poll_seconds": 0}]
+    for (name, options), table in product(product(("iter", "tail"), bad), ("agent_logs", "system_logs")):
+        (option,) = options
+        if option in {"iter": ("poll_seconds",), "tail": ("since", "page_size")}[name]:
+            continue
+        caplog.clear()
+        with pytest.raises(InvalidValueError) as caught:
+            await collected(getattr(untyped, f"{name}_{table}")(*[agent_id] * (table == "agent_logs"), **options))
+        assert (caught.value.operation, caught.value.table) == (f"{name}_{table}", table)
+        assert [record.getMessage() for record in caplog.records] == [str(caught.value)]
+
+
 async def test_an_iterator_sees_the_lines_that_are_written_meanwhile(db: DatabaseManager) -> None:
     for number in range(5):
         await db.create_system_log("INFO", "scheduler", f"{number}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchdb.errors import InvalidValueError
 from orchdb.operations.page import Page
-from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations, checked_items, pages
+from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations, checked_items
 from orchdb.rows import LOG_LEVELS, AgentLogRow, JsonValue, LogLevel, NewAgentLog, Time
 from orchdb.statements import TableStatements
 from orchdb.tables import agent_logs
@@ -150,7 +150,7 @@ class AgentLogOperations(TableOperations):
             scope={"agent_id": agent_id},
         )
 
-    async def iter_agent_logs(
+    def iter_agent_logs(
         self,
         agent_id: str,
         log_level: LogLevel | None = None,
@@ -162,8 +162,9 @@ class AgentLogOperations(TableOperations):
     ) -> AsyncIterator[AgentLogRow]:
         """Iterate over the log lines of an agent, oldest first, a page at a time.
 
-        No transaction stays open while the caller works. Lines that are written meanwhile are seen if they come after
-        the ones already given.
+        Lines that are written meanwhile are seen if they come after the ones already given. One that is there all the
+        time comes once, whatever another program makes of its time meanwhile: if that moves it to where the pages have
+        been already, it comes last. No transaction stays open while the caller works.
 
         Args:
             agent_id: The agent, also one that was deleted softly.
@@ -182,12 +183,15 @@ class AgentLogOperations(TableOperations):
             InvalidValueError: A filter does not fit its column, a time is none, or ``page_size`` is no whole number
                 from 1; at the first row.
         """
-
-        async def fetch(after: str | None) -> list[AgentLogRow]:
-            return await self.get_agent_logs(agent_id, log_level, log_type, since, until, limit=page_size, after=after)
-
-        async for row in pages("iter_agent_logs", "agent_logs", fetch, page_size):
-            yield row
+        return self._each(
+            "iter_agent_logs",
+            AGENT_LOGS,
+            {"log_level": log_level, "log_type": log_type},
+            scope={"agent_id": agent_id},
+            since=since,
+            until=until,
+            page_size=page_size,
+        )
 
     async def get_agent_logs_by_type(
         self, agent_id: str, log_type: str, limit: int | None = 100, *, offset: int = 0, after: str | None = None

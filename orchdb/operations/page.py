@@ -20,9 +20,9 @@ class Page(NamedTuple):
         newest_first: By ``created_at`` and then ``id``, descending instead of ascending.
     """
 
-    limit: int | None
-    offset: int
-    after: str | None
+    limit: int | None = None
+    offset: int = 0
+    after: str | None = None
     since: Time | None = None
     until: Time | None = None
     include_deleted: bool = False

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from orchdb.operations.page import Page
-from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations, checked_items, pages
+from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations, checked_items
 from orchdb.rows import JsonValue, LogLevel, NewSystemLog, SystemLogRow, Time
 from orchdb.statements import TableStatements
 from orchdb.tables import system_logs
@@ -97,7 +97,7 @@ class SystemLogOperations(TableOperations):
         page = Page(limit, offset, after, since, until)
         return await self._list("get_system_logs", SYSTEM_LOGS, {"log_level": log_level, "component": component}, page)
 
-    async def iter_system_logs(
+    def iter_system_logs(
         self,
         log_level: LogLevel | None = None,
         component: str | None = None,
@@ -108,8 +108,9 @@ class SystemLogOperations(TableOperations):
     ) -> AsyncIterator[SystemLogRow]:
         """Iterate over the log lines of the system, oldest first, a page at a time.
 
-        No transaction stays open while the caller works. Lines that are written meanwhile are seen if they come after
-        the ones already given.
+        Lines that are written meanwhile are seen if they come after the ones already given. One that is there all the
+        time comes once, whatever another program makes of its time meanwhile: if that moves it to where the pages have
+        been already, it comes last. No transaction stays open while the caller works.
 
         Args:
             log_level: Only lines of this level.
@@ -127,12 +128,14 @@ class SystemLogOperations(TableOperations):
             InvalidValueError: A filter does not fit its column, a time is none, or ``page_size`` is no whole number
                 from 1; at the first row.
         """
-
-        async def fetch(after: str | None) -> list[SystemLogRow]:
-            return await self.get_system_logs(log_level, component, since, until, limit=page_size, after=after)
-
-        async for row in pages("iter_system_logs", "system_logs", fetch, page_size):
-            yield row
+        return self._each(
+            "iter_system_logs",
+            SYSTEM_LOGS,
+            {"log_level": log_level, "component": component},
+            since=since,
+            until=until,
+            page_size=page_size,
+        )
 
     async def list_recent_system_logs(
         self, limit: int | None = 100, *, offset: int = 0, after: str | None = None
