@@ -47,7 +47,16 @@ class Transaction(Operations):
 
     @property
     def conn(self) -> AsyncConnection:
-        """The transaction's connection, for the caller's own statements; the block ends the transaction, not this."""
+        """The transaction's connection, for the caller's own statements, which take their turn like any other call.
+
+        The block begins and ends the transaction, nothing else does: ``COMMIT``, ``ROLLBACK``, ``BEGIN`` and the like
+        raise ``OperationError`` before they run, as SQL and as methods, and the block goes on. So do statements about
+        savepoints whose names begin with ``orchdb_``; others are the caller's. A commit past this, on the driver's own
+        connection, fails: on SQLite it is refused; on Postgres it takes the whole block with it.
+
+        Raises:
+            NotConnectedError: The block or part has ended.
+        """
         return self._verbs.scope.connection
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:

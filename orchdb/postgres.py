@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Table
+from sqlalchemy import Table, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from orchdb import postgres_horizons as horizons
@@ -21,6 +21,7 @@ from orchdb.clocks import pause
 from orchdb.connections import SharedConnection
 from orchdb.errors import OperationError, sqlstate
 from orchdb.lanes import AsyncpgLane, Lane, PsycopgLane
+from orchdb.own_statements import refuse_ends
 from orchdb.pool import Lanes
 from orchdb.postgres_schema import look
 from orchdb.postgres_settings import PostgresSettings
@@ -76,6 +77,7 @@ class PostgresBackend(Backend):
     def _make_engines(self) -> None:
         size = self._settings.options.pool_size
         self._engine = self._read_engine = self._settings.engine(size, read_only=self._read_only)
+        event.listen(self._engine.sync_engine, "before_cursor_execute", refuse_ends)
         if self._read_settings is not self._settings:
             self._read_engine = self._read_settings.engine(size, read_only=True)
         self._caller_engine = self._read_settings.engine(1, read_only=True)

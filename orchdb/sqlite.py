@@ -39,6 +39,7 @@ from orchdb.files import (
 )
 from orchdb.jobs import ManyRows, OneStatement
 from orchdb.location import MEMORY
+from orchdb.own_statements import refuse_ends
 from orchdb.prepared import Parameters, Prepared
 from orchdb.raising import raised_as
 from orchdb.readers import Readers
@@ -92,6 +93,7 @@ class SqliteBackend(Backend):
         self._frozen: Frozen | None = None
         self._write_engine = engine(file_uri(self.path, mode="rw"), 1, configure_writer(durability))
         event.listen(self._write_engine.sync_engine, "before_cursor_execute", _refuse_after_the_end)
+        event.listen(self._write_engine.sync_engine, "before_cursor_execute", refuse_ends)
         self._read_uri = file_uri(self.path, mode="ro" if read_only else "rw")
         self._read_engine = engine(self._read_uri, READERS + 1, configure_reader, "BEGIN")
         self.dialect = self._write_engine.dialect
