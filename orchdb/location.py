@@ -8,14 +8,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from orchdb.errors import InvalidValueError
 from orchdb.postgres_hosts import hosts_in_query
-from orchdb.postgres_settings import PostgresOptions, PostgresSettings, needs_libpq
+from orchdb.postgres_settings import needs_libpq
 
 DEFAULT_PATH = "data/orchestrator.db"
 MEMORY = ":memory:"
@@ -83,8 +83,20 @@ class Source:
         raise InvalidValueError(f"{place}: {what}", column=self.parameter)
 
 
-def resolve(db_path: str | os.PathLike[str] | URL | None = None, parameter: str = "db_path") -> URL:
-    """The URL of the database, with an absolute path where it is a file.
+class Location(NamedTuple):
+    """Where a database is.
+
+    Attributes:
+        url: As SQLAlchemy takes it, with an absolute path where it is a file.
+        source: Where that was said; what is wrong with the query of the URL only the engine knows.
+    """
+
+    url: URL
+    source: Source
+
+
+def locate(db_path: str | os.PathLike[str] | URL | None = None, parameter: str = "db_path") -> Location:
+    """Find out where the database is.
 
     Args:
         db_path: A path, ``":memory:"`` or a URL. ``None`` asks ``ORCHESTRATOR_DB_URL``, then ``ORCHESTRATOR_DB_PATH``,
@@ -93,13 +105,22 @@ def resolve(db_path: str | os.PathLike[str] | URL | None = None, parameter: str 
 
     Raises:
         InvalidValueError: It is neither text nor a path, is empty or holds a NUL, is nearly ``":memory:"``, or is meant
-            as a URL and malformed, for an unknown driver, or with a query that is not usable.
+            as a URL and malformed, or for an unknown driver.
     """
     source = Source(parameter)
     if db_path is None:
         variables = ((name, os.environ.get(name)) for name in ("ORCHESTRATOR_DB_URL", "ORCHESTRATOR_DB_PATH"))
         variable, db_path = next(((name, value) for name, value in variables if value), ("", DEFAULT_PATH))
         source = Source(parameter, variable)
+    return Location(_url_of(db_path, source), source)
+
+
+def resolve(db_path: str | os.PathLike[str] | URL | None = None, parameter: str = "db_path") -> URL:
+    """The URL of what ``locate`` finds."""
+    return locate(db_path, parameter).url
+
+
+def _url_of(db_path: str | os.PathLike[str] | URL, source: Source) -> URL:
     if isinstance(db_path, URL):
         return _from_url(db_path, source, named=db_path.drivername)
     path = os.fspath(db_path) if isinstance(db_path, (str, os.PathLike)) else None
@@ -205,6 +226,4 @@ def _from_url(url: URL, source: Source, *, named: str) -> URL:
         source.refuse(f"the URL holds a NUL: {_POSTGRES_HINT}")
     if "+" not in named and needs_libpq(url.query):
         driver = "postgresql+psycopg"
-    url = url.set(drivername=driver)
-    PostgresSettings.of(url, PostgresOptions(), source.refuse)
-    return url
+    return url.set(drivername=driver)

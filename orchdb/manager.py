@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchdb.backend import Backend, Durability
 from orchdb.database import Database
 from orchdb.errors import InvalidValueError
-from orchdb.location import Source, path_of_file, resolve
+from orchdb.location import locate, path_of_file
 from orchdb.operations import Operations
 from orchdb.operations.agent_logs import AGENT_LOGS
 from orchdb.operations.system_logs import SYSTEM_LOGS
@@ -134,11 +134,12 @@ class DatabaseManager(Operations):
         for name, value in (("read_only", read_only), ("upgrade", upgrade is not None and upgrade)):
             if not isinstance(value, bool):  # "no" would count as True
                 raise InvalidValueError(f"{name}: must be True or False", column=name)
-        self._url = resolve(db_path)
+        location = locate(db_path)
+        self._url = location.url
         server = PostgresOptions(pool_size, pool_timeout, connect_timeout, statement_timeout, lock_timeout, durability)
-        replica = None if read_url is None else resolve(read_url, "read_url")
+        replica = None if read_url is None else locate(read_url, "read_url")
         on_sqlite = self._url.drivername.startswith("sqlite")
-        if replica is not None and (on_sqlite or replica.drivername.startswith("sqlite")):
+        if replica is not None and (on_sqlite or replica.url.drivername.startswith("sqlite")):
             raise InvalidValueError(
                 "read_url: is the URL of a Postgres replica, for a Postgres db_path", column="read_url"
             )
@@ -148,10 +149,10 @@ class DatabaseManager(Operations):
                 _sqlite(), self._url, durability=durability, lock_timeout=lock_timeout, schema_path=path
             )
         else:
-            make_backend = partial(_postgres(), PostgresSettings.of(self._url, server, Source("db_path").refuse))
+            make_backend = partial(_postgres(), PostgresSettings.of(self._url, server, location.source.refuse))
             if replica is not None:
-                replica = replica.set(drivername=self._url.drivername)
-                settings = PostgresSettings.of(replica, server, Source("read_url").refuse)
+                read_url = replica.url.set(drivername=self._url.drivername)
+                settings = PostgresSettings.of(read_url, server, replica.source.refuse)
                 make_backend = partial(make_backend, read_settings=settings)
         make_backend = partial(make_backend, upgrade=upgrade, read_only=read_only)
         self._database = Database(make_backend, lock_timeout=lock_timeout, read_only=read_only)
