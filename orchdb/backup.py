@@ -97,12 +97,9 @@ def _settle(pending: Path) -> None:
 
 
 def _expanded(path: Path) -> Path:
-    expanded = None
-    with contextlib.suppress(RuntimeError):
-        expanded = path.expanduser().absolute()
-    if expanded is None:
-        raise OperationError(f"the backup {path} cannot be made: there is no such user")
-    return expanded
+    message = f"the backup {path} cannot be made: there is no such user"
+    with raised_as(RuntimeError, lambda _: OperationError(message)):
+        return path.expanduser().absolute()
 
 
 def _back_up(source: str, target: Path, stop: threading.Event) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -112,9 +112,12 @@ def _stored(portable: Any) -> str | bytes | None:
 
 
 def _table_of(row: Any) -> str:
-    """The table whose columns the row has, all of them: a caller may have put something beside them."""
-    if isinstance(row, Mapping):
-        for table, columns in COLUMNS_OF.items():
-            if columns <= row.keys():
-                return table
+    """The one table whose columns the row has all of, whatever a caller put beside them; or else, the most of."""
+    if isinstance(row, Mapping) and "id" in row and "created_at" in row:
+        names = cast("Mapping[str, Any]", row).keys()
+        found = {table: (columns <= names, len(columns & names)) for table, columns in COLUMNS_OF.items()}
+        best = max(found.values())
+        tables = [table for table, fit in found.items() if fit == best]
+        if len(tables) == 1:
+            return tables[0]
     raise InvalidValueError("cursor_of: this is not a row of orchdb")

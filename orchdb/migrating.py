@@ -227,13 +227,10 @@ def _rename(connection: Connection, old: str, new: str) -> None:
 
 
 def _attach(connection: Connection, name: str, sql: str) -> None:
-    failure = None
     try:
         connection.exec_driver_sql(sql)
     except OperationalError as error:
-        failure = str(error.orig)
-    if failure is not None:
-        logger.warning("%s no longer fits its table (%s) and is left out; it was: %s", name, failure, sql)
+        logger.warning("%s no longer fits its table (%s) and is left out; it was: %s", name, str(error.orig), sql)
 
 
 def _stored_sql(connection: Connection, kind: str, table: str) -> dict[str, str]:

@@ -263,11 +263,8 @@ def _create(connection: Connection, schema_path: Path | None) -> None:
 
 
 def _apply_file(connection: Connection, path: Path) -> None:
-    script = None
-    with contextlib.suppress(OSError, UnicodeError):
+    with raised_as((OSError, UnicodeError), lambda _: SchemaError(f"the schema file {path} cannot be read")):
         script = path.read_text(encoding="utf-8")
-    if script is None:
-        raise SchemaError(f"the schema file {path} cannot be read")
     for statement in statements_of(script):
         with raised_as(DBAPIError, partial(_invalid, path, statement)):
             connection.exec_driver_sql(statement)

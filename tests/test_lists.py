@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
-from itertools import permutations, product
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import text
 
 from orchdb import DatabaseManager, InvalidValueError, cursor_of
+from orchdb.cursors import position
 from orchdb.operations import Operations
-from orchdb.rows import COLUMNS_OF
-from tests.support import TABLES, call, collected, other_program
+from tests.support import NO_ROW, TABLES, call, collected, other_program
 
 ROWS = 7
 
@@ -248,8 +248,28 @@ async def test_what_a_caller_puts_into_a_row_does_not_change_its_cursor(filled: 
         assert cursor_of(extended) == cursor_of(row)
 
 
-def test_a_row_is_of_one_table_alone() -> None:
-    assert not [pair for pair in permutations(COLUMNS_OF, 2) if COLUMNS_OF[pair[0]] <= COLUMNS_OF[pair[1]]]
+@pytest.mark.parametrize(
+    ("beside", "table"),
+    [
+        ({"session_id": "x"}, "agents"),
+        ({"agent_type": "x"}, "orchestrator_agents"),
+        ({"agent_id": "x", "prompt_type": "x"}, "prompts"),
+        ({"agent_id": "x", "log_type": "x", "session_id": "x"}, "agent_logs"),
+        ({"component": "x"}, "system_logs"),
+        ({"agent_id": "x", "session_id": "x"}, None),
+        ({"log_level": "INFO", "message": "x", "details": None}, None),
+        ({"status": "failed"}, None),
+    ],
+)
+def test_a_part_of_a_row_has_a_cursor_if_it_can_only_be_of_one_table(beside: Any, table: str | None) -> None:
+    key = 1 if str(table).endswith("_logs") else NO_ROW
+    for names in (beside, dict(reversed(beside.items()))):
+        row: Any = {"id": key, "created_at": "2026-02-04T10:30:00.000000", **names}
+        if table is None:
+            with pytest.raises(InvalidValueError, match="cursor_of"):
+                cursor_of(row)
+        else:
+            assert position(cursor_of(row), table)
 
 
 @pytest.mark.parametrize("it", WITH_TIMES, ids=str)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from collections.abc import Awaitable
 
 import pytest
 
-from orchdb import DatabaseManager, DuplicateError, InvalidValueError, OperationError
+from orchdb import DatabaseManager, InvalidValueError, MissingParentError, NewPrompt, OperationError
 from orchdb.raising import raised_as
+from tests.support import NO_ROW
 
 
 class DriverError(Exception):
@@ -37,26 +39,27 @@ async def test_the_exception_is_not_attached_and_no_frame_holds_it() -> None:
     assert not [value for frame in frames for value in frame.f_locals.values() if isinstance(value, DriverError)]
 
 
+async def while_handling(callers: Exception, call: Awaitable[object]) -> None:
+    try:
+        raise callers
+    except KeyError:
+        await call
+
+
 async def test_what_the_caller_was_handling_is_the_context() -> None:
     callers = KeyError("callers")
     with pytest.raises(OperationError) as caught:
-        try:
-            raise callers
-        except KeyError:
-            await fail()
+        await while_handling(callers, fail())
     assert caught.value.__context__ is callers
 
 
-async def test_what_the_caller_was_handling_is_the_context_of_a_real_error(db: DatabaseManager) -> None:
+async def test_what_the_caller_was_handling_is_the_context_of_a_refusal_of_the_database(db: DatabaseManager) -> None:
     callers = KeyError("callers")
-    await db.create_orchestrator_agent("scout")
-    with pytest.raises(DuplicateError) as caught:
-        try:
-            raise callers
-        except KeyError:
-            async with db.transaction() as tx:
-                await tx.create_orchestrator_agent("scout")
+    item: NewPrompt = {"agent_id": NO_ROW, "prompt_type": "command", "prompt_text": "secret"}
+    with pytest.raises(MissingParentError) as caught:
+        await while_handling(callers, db.create_prompts([item]))
     assert caught.value.__context__ is callers
+    assert callers.__context__ is callers.__cause__ is None
 
 
 def test_another_exception_passes() -> None:
