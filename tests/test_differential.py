@@ -22,6 +22,7 @@ from sqlalchemy import make_url, text
 from orchdb import DatabaseManager, OrchdbError, Transaction, cursor_of
 from tests import differential_steps as steps
 from tests.differential_model import Fails, Model
+from tests.postgres_databases import Databases
 
 START = datetime(2001, 2, 4, 10, 30, tzinfo=UTC)
 MODULES = [module for name, module in sys.modules.items() if name.startswith("orchdb.operations")]
@@ -168,13 +169,17 @@ def _comparable(value: Any) -> Any:
 
 @pytest.fixture(scope="module", params=["asyncpg", "psycopg"])
 def trial(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, used_database: str, postgres_server: str
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, databases: Databases
 ) -> Iterator[Any]:
     """Runs a plan on an SQLite file and a Postgres database that stay open for all of them."""
     path = tmp_path_factory.mktemp("differential") / "orchestrator.db"
-    server = make_url(postgres_server).set(database=used_database, drivername=f"postgresql+{request.param}")
     given = Given()
-    with asyncio.Runner() as runner, pytest.MonkeyPatch.context() as patch:
+    with (
+        databases.lent(tables=True) as url,
+        asyncio.Runner() as runner,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        server = make_url(url).set(drivername=f"postgresql+{request.param}")
         for module in MODULES:
             for name in ("now", "new_id"):
                 if hasattr(module, name):
