@@ -42,7 +42,14 @@ def cursor_of(row: AnyRow) -> str:
 
 
 def cursor_behind(row: AnyRow) -> str:
-    """The cursor behind a row as a list has just returned it: what is shown without a mark is what was stored."""
+    """Make the cursor behind a row as a list has just returned it: what is shown without a mark is what was stored.
+
+    Args:
+        row: The row, as it came from the database.
+
+    Returns:
+        Text, as that of ``cursor_of``.
+    """
     return _cursor(row, just_read=True)
 
 
