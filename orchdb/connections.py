@@ -58,13 +58,13 @@ class _PatientConnection(_BufferedConnection):
     """A connection whose cancelled statements have ended when the cancellation goes on, however often it comes."""
 
     async def execute(self, *args: Any, **options: Any) -> Any:
-        return await once_cancelled(super().execute(*args, **options))
+        return await once_cancelled(partial(super().execute, *args, **options))
 
     async def exec_driver_sql(self, *args: Any, **options: Any) -> Any:
-        return await once_cancelled(super().exec_driver_sql(*args, **options))
+        return await once_cancelled(partial(super().exec_driver_sql, *args, **options))
 
     async def run_sync(self, *args: Any, **options: Any) -> Any:
-        return await once_cancelled(super().run_sync(*args, **options))
+        return await once_cancelled(partial(super().run_sync, *args, **options))
 
 
 class SharedConnection(_PatientConnection):

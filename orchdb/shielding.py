@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -49,13 +49,17 @@ def in_time(awaitable: Awaitable[Result]) -> asyncio.Future[Result]:
     return _InTime(_waited_for(awaitable), loop=asyncio.get_running_loop())
 
 
-async def once_cancelled(awaitable: Awaitable[Result]) -> Result:
-    """Wait for it; a cancellation is passed on, and what comes after that waits until it has had its effect.
+async def _called(function: Callable[[], Awaitable[Result]]) -> Result:
+    return await function()
+
+
+async def once_cancelled(function: Callable[[], Awaitable[Result]]) -> Result:
+    """Call it and wait; a cancellation is passed on, and what comes after that waits until it has had its effect.
 
     SQLAlchemy closes a connection whose statement is cancelled; cancelled in that, it lets go of it at once, and the
     server works on.
     """
-    work = _OnceCancelled(_waited_for(awaitable), loop=asyncio.get_running_loop())
+    work = _OnceCancelled(_called(function), loop=asyncio.get_running_loop())
     try:
         await asyncio.wait((work,))
     except asyncio.CancelledError:
