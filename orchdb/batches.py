@@ -17,7 +17,7 @@ from typing import Any
 
 from orchdb.errors import OperationError, sqlite_code
 from orchdb.files import temp_store
-from orchdb.foreign_triggers import Connection
+from orchdb.foreign_triggers import COMMIT, ROLLBACK, Connection
 from orchdb.work import Failure, Work, attempt
 
 NOT_RUN = object()
@@ -115,7 +115,7 @@ def _explained(work: Work | None, error: Exception, connection: Connection) -> E
 
 def _undo(connection: Connection) -> None:
     if connection.in_transaction:
-        connection.execute("ROLLBACK")
+        connection.execute(ROLLBACK)
 
 
 def _run_all(batch: Sequence[Entry], connection: Connection, *, merged: bool) -> list[Any] | None:
@@ -134,9 +134,9 @@ def _run_all(batch: Sequence[Entry], connection: Connection, *, merged: bool) ->
         if not connection.in_transaction:  # a full disk, say, rolls the whole transaction back
             return results if len(batch) == 1 else None
     if len(batch) == 1 and isinstance(results[0], Failure):
-        connection.execute("ROLLBACK")  # what it did before it failed goes too
+        connection.execute(ROLLBACK)  # what it did before it failed goes too
     else:
-        connection.execute("COMMIT")
+        connection.execute(COMMIT)
     return results
 
 

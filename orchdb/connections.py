@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio.base import asyncstartablecontext
 from orchdb.backend import Step
 from orchdb.errors import OperationError
 from orchdb.own_statements import hold, refuse
-from orchdb.shielding import to_the_end
+from orchdb.shielding import once_cancelled, to_the_end
 
 
 class _BufferedConnection(AsyncConnection):
@@ -54,7 +54,20 @@ class ShieldedConnection(_BufferedConnection):
         await to_the_end(super().rollback())
 
 
-class SharedConnection(_BufferedConnection):
+class _PatientConnection(_BufferedConnection):
+    """A connection whose cancelled statements have ended when the cancellation goes on, however often it comes."""
+
+    async def execute(self, *args: Any, **options: Any) -> Any:
+        return await once_cancelled(partial(super().execute, *args, **options))
+
+    async def exec_driver_sql(self, *args: Any, **options: Any) -> Any:
+        return await once_cancelled(partial(super().exec_driver_sql, *args, **options))
+
+    async def run_sync(self, *args: Any, **options: Any) -> Any:
+        return await once_cancelled(partial(super().run_sync, *args, **options))
+
+
+class SharedConnection(_PatientConnection):
     """A connection to a server that the caller's tasks share, for reading.
 
     A statement outside a transaction that the caller began stands for itself: it waits for the others, and it is run
@@ -137,7 +150,7 @@ class _PartOfTransaction(_BufferedConnection):
         raise OperationError("tx.conn: a savepoint is async with tx.transaction()")
 
 
-class TransactionConnection(_PartOfTransaction):
+class TransactionConnection(_PartOfTransaction, _PatientConnection):
     """``tx.conn`` where the driver handles a cancelled statement itself."""
 
 

@@ -37,6 +37,11 @@ _VIRTUAL = re.compile(
 )
 
 
+# Not what a caller would write: a statement that is compiled already is run without asking the authorizer.
+COMMIT = "COMMIT -- of orchdb"
+ROLLBACK = "ROLLBACK -- of orchdb"
+
+
 class ForeignTriggers:
     """The triggers of other programs that statements on one connection have met.
 

@@ -221,8 +221,7 @@ class PsycopgLane(Lane):
     def _hang_up(self) -> None:
         # Not by cancelling the task, as asyncio.timeout does: where it is shielded that does nothing.
         self._hung_up = True
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._socket())) as line:
-            line.shutdown(socket.SHUT_RDWR)
+        hang_up(self._socket())
 
     async def set_autocommit(self, on: bool) -> None:
         await self.connection.execution_options(isolation_level="AUTOCOMMIT" if on else "READ COMMITTED")
@@ -285,6 +284,12 @@ class PsycopgLane(Lane):
         if not records[0][0]:
             return None
         return [record[0] for record in records] if numbered else []
+
+
+def hang_up(descriptor: int) -> None:
+    """End a connection from below, so that whoever waits for the server there gets an error."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as line:
+        line.shutdown(socket.SHUT_RDWR)
 
 
 async def _copy(

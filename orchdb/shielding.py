@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -28,6 +28,13 @@ class _InTime(asyncio.Task[Result]):
         return super().cancel(msg) if by_the_loop else False
 
 
+class _OnceCancelled(asyncio.Task[Result]):
+    """A task that is cancelled once: a second time, or a shutdown, would break off what the first one set going."""
+
+    def cancel(self, msg: object = None) -> bool:
+        return super().cancel(msg) if not self.cancelling() else False
+
+
 async def _waited_for(awaitable: Awaitable[Result]) -> Result:
     return await awaitable
 
@@ -40,6 +47,28 @@ def begun(awaitable: Awaitable[Result]) -> asyncio.Future[Result]:
 def in_time(awaitable: Awaitable[Result]) -> asyncio.Future[Result]:
     """A task that runs to its end, or to that of the time-outs inside it, such as a driver's own for its connection."""
     return _InTime(_waited_for(awaitable), loop=asyncio.get_running_loop())
+
+
+async def _called(function: Callable[[], Awaitable[Result]]) -> Result:
+    return await function()
+
+
+async def once_cancelled(function: Callable[[], Awaitable[Result]]) -> Result:
+    """Call it and wait; a cancellation is passed on, and what comes after that waits until it has had its effect.
+
+    SQLAlchemy closes a connection whose statement is cancelled; cancelled in that, it lets go of it at once, and the
+    server works on.
+    """
+    work = _OnceCancelled(_called(function), loop=asyncio.get_running_loop())
+    try:
+        await asyncio.wait((work,))
+    except asyncio.CancelledError:
+        work.cancel()
+        await to_the_end(asyncio.wait((work,)))
+        if not work.cancelled():
+            work.exception()  # retrieved, so that asyncio does not report it as forgotten
+        raise
+    return work.result()
 
 
 async def to_the_end(awaitable: Awaitable[Result]) -> Result:

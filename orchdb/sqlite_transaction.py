@@ -12,7 +12,7 @@ from orchdb.backend import BROKEN, BackendTransaction, Outcome, Step
 from orchdb.connections import part_of_transaction
 from orchdb.errors import OperationError
 from orchdb.files import Watch
-from orchdb.foreign_triggers import Connection, ForeignTriggers
+from orchdb.foreign_triggers import ROLLBACK, Connection, ForeignTriggers
 from orchdb.jobs import ManyRows, OneStatement
 from orchdb.own_statements import free
 from orchdb.prepared import Parameters, Prepared
@@ -54,34 +54,12 @@ class InTransaction(Work):
             triggers.held = held
 
 
-class Hold(InTransaction):
-    """From here on only works of orchdb's begin and end transactions on the connection, and touch its savepoints.
-
-    Its statements are compiled anew, for SQLite to ask: it keeps those that have run, also ``COMMIT``.
-    """
-
-    def __init__(self, before: Sequence[str]) -> None:
-        super().__init__(Script(before))
-        self.triggers: ForeignTriggers | None = None
-
-    def __call__(self, connection: Connection) -> None:
-        super().__call__(connection)
-        connection.look_out()
-        self.triggers = connection.foreign_triggers
-        self.triggers.held = True
-
-    def let_go(self) -> None:
-        """Let others begin and end them again; from the event loop, while nothing runs in the thread."""
-        if self.triggers is not None:
-            self.triggers.held = False
-
-
 class Undo(Work):
     """The end of a transaction that SQLAlchemy holds for ended, because its COMMIT was sent: it can have failed."""
 
     def __call__(self, connection: Connection) -> None:
         if connection.in_transaction:
-            connection.execute("ROLLBACK").close()
+            connection.execute(ROLLBACK).close()
 
 
 class Check(Work):
@@ -102,7 +80,7 @@ class SqliteTransaction(BackendTransaction):
         self._engine = engine
         self._lane = writer.lane
         self._watch = watch
-        self._hold: Hold | None = None
+        self._held: ForeignTriggers | None = None
 
     def caller_connection(self, step: Step) -> AsyncConnection:
         return part_of_transaction(self._engine, self._lane.connection, step, shielded=True)
@@ -122,26 +100,21 @@ class SqliteTransaction(BackendTransaction):
             await self._call(Script(statements))
 
     async def before_own(self, before: Sequence[str]) -> None:
-        if self._hold is not None and self._hold.triggers is not None:
-            await self.script(before)
-            return
-        self._hold = Hold(before)
-        await self._in_thread(self._hold)
+        await self.script(before)
+        self._held = self._lane.driver.foreign_triggers
+        self._held.held = True
 
     def ended(self) -> bool:
-        return not self._lane.in_transaction()
+        return not self._lane.driver.in_transaction
 
     def _let_go(self) -> None:
         free(self._lane.connection.sync_connection)
-        if self._hold is not None:
-            self._hold.let_go()
+        if self._held is not None:
+            self._held.held = False
 
     async def _call(self, work: Work, before: Sequence[str] = ()) -> Any:
-        return await self._in_thread(InTransaction(work, before))
-
-    async def _in_thread(self, work: Work) -> Any:
         try:
-            return await self._lane.call(work)
+            return await self._lane.call(InTransaction(work, before))
         except sqlite3.DatabaseError as error:
             self._watch.saw(error)
             raise

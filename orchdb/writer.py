@@ -90,9 +90,11 @@ class Lane:
         self.post(partial(attempt, work), partial(settle, future))
         return await to_the_end(future)
 
-    def in_transaction(self) -> bool:
-        """Whether a transaction is open, as far as is known here."""
-        return bool(self._driver._conn.in_transaction)
+    @property
+    def driver(self) -> Connection:
+        """The driver's connection, whose statements run in the thread alone."""
+        found: Connection = self._driver._conn
+        return found
 
     def interrupt(self) -> None:
         """Stop the statement that is running, if one is."""
