@@ -2,7 +2,8 @@
 
 A ``.traj`` file is one JSON object as SWE-agent writes it. A run becomes an agent, each response a prompt, each action
 and each observation a log line; what else a step holds goes into the metadata of its prompt. All files are stored at
-the same time, through one manager. The exit code is 1 if a file could not be stored or came back different.
+the same time, through one manager. The exit code is 1 if a file could not be stored or came back different; where none
+is a recorded run, no database is made either.
 """
 
 from __future__ import annotations
@@ -58,15 +59,17 @@ class Report:
 
 
 def read_run(file: Path) -> Run:
-    """The run that a file holds; what is missing in it is empty.
+    """The run that a file holds; what else than its steps is missing in it is empty.
 
     Raises:
         ValueError: The file is not what SWE-agent writes.
     """
     content = as_object(portable(json.loads(file.read_text(encoding="utf-8"))))
     if not content:
-        raise ValueError("holds no JSON object")
-    steps = [as_object(step) for step in as_list(content.get("trajectory"))]
+        raise ValueError("is no recorded run: it holds no JSON object")
+    if not isinstance(content.get("trajectory"), list):
+        raise ValueError('is no recorded run: it has no "trajectory", the array of its steps')
+    steps = [as_object(step) for step in as_list(content["trajectory"])]
     info = as_object(content.get("info"))
     stats = as_object(info.get("model_stats"))
     submitted = str(info.get("exit_status")).startswith("submitted")
@@ -236,17 +239,29 @@ def same(report: Report, name: str, stored: Sequence[object], expected: Sequence
 # -- the program -----------------------------------------------------------------------------------------------------
 
 
-async def record(db: DatabaseManager, definition: str, session: str, file: Path) -> tuple[Report, Run | None]:
-    """Store one file, read it back and compare; a file that cannot be stored does not stop the others."""
+def read(file: Path) -> tuple[Report, Run | None]:
+    """What a file holds; one that cannot be read does not stop the others."""
     report = Report(file)
     try:
-        run = read_run(file)
+        return report, read_run(file)
+    except (OSError, ValueError, RecursionError) as error:
+        report.problems.append(f"not stored: {error}")
+        return report, None
+
+
+async def record(
+    db: DatabaseManager, definition: str, session: str, report: Report, run: Run | None
+) -> tuple[Report, Run | None]:
+    """Store a run, read it back and compare; one that cannot be stored does not stop the others."""
+    if run is None:
+        return report, None
+    try:
         report.agent_id = await db.create_agent(
             definition, session, status="executing", context=run.context, config=run.config
         )
         await store_run(db, report.agent_id, run)
         await compare_run(db, run, report)
-    except (OSError, ValueError, RecursionError, OrchdbError) as error:
+    except (RecursionError, OrchdbError) as error:
         report.problems.append(f"not stored: {error}")
         if report.agent_id:
             await db.update_agent(report.agent_id, status="failed", error_message="not stored to its end")
@@ -268,10 +283,12 @@ async def definition_id(db: DatabaseManager) -> str:
 async def main(files: list[Path], place: str | None) -> int:
     """Record all files at the same time; the exit code."""
     session = str(uuid.uuid4())
-    async with DatabaseManager(place) as db:
-        definition = await definition_id(db)
-        results = await asyncio.gather(*(record(db, definition, session, file) for file in files))
-    print(f"Session {session}")
+    results = [read(file) for file in files]
+    if any(run is not None for _, run in results):
+        async with DatabaseManager(place) as db:
+            definition = await definition_id(db)
+            results = await asyncio.gather(*(record(db, definition, session, *result) for result in results))
+        print(f"Session {session}")
     for report, run in results:
         verdict = "; ".join(report.problems) or "read back, all the same"
         print(f"{report.file.name}: {verdict}")

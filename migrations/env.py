@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from orchdb import migrating, versions
 from orchdb.errors import InvalidValueError, OperationError, why_not_connected
 from orchdb.files import make, require
-from orchdb.location import MEMORY, resolve
+from orchdb.location import MEMORY, Source, resolve
 from orchdb.postgres_settings import PostgresOptions, PostgresSettings
 from orchdb.sqlite_settings import migration_engine
 from orchdb.tables import metadata
@@ -61,7 +61,7 @@ def target() -> URL:
     if unknown:  # misspelt, it would be the default database that is changed
         raise CommandError(f"-x {unknown[0]}: there is only -x url=")
     try:
-        return resolve(given.get("url") or None)
+        return resolve(given["url"], "-x url") if given.get("url") else resolve()
     except InvalidValueError as error:
         raise CommandError(error.message) from None
 
@@ -117,7 +117,7 @@ async def migrate_url(url: URL) -> None:
     if url.get_backend_name() == "sqlite":
         engine = sqlite_engine(url)
     else:
-        engine = PostgresSettings.of(url, PostgresOptions(statement_timeout=0)).engine(1)
+        engine = PostgresSettings.of(url, PostgresOptions(statement_timeout=0), Source("-x url").refuse).engine(1)
     try:
         async with engine.connect() as connection:
             await connection.run_sync(migrate)

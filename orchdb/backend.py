@@ -79,6 +79,18 @@ class BackendTransaction(ABC):
     async def script(self, statements: Sequence[str]) -> None:
         """Run statements about savepoints, to the end if the caller is cancelled."""
 
+    @abstractmethod
+    async def before_own(self, before: Sequence[str]) -> None:
+        """Run what sets a savepoint for a statement of the caller's own, which from here on cannot commit."""
+
+    @abstractmethod
+    def ended(self) -> bool:
+        """Whether the transaction has ended, whoever did that."""
+
+    async def undo(self, savepoint: str | None) -> None:
+        """Undo what has been done since the savepoint."""
+        await self.script([f"ROLLBACK TO SAVEPOINT {savepoint}"])
+
     def removal(self, prepared: Prepared, error: Exception) -> Callable[[], Awaitable[None]] | None:
         """What takes away the reason for which a statement failed, where that is possible: it can then be run again."""
         return None

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from orchdb.errors import OperationError
 from orchdb.files import file_uri
+from orchdb.raising import raised_as
 from orchdb.shielding import to_the_end
 from orchdb.threads import in_thread
 
@@ -96,26 +97,23 @@ def _settle(pending: Path) -> None:
 
 
 def _expanded(path: Path) -> Path:
-    expanded = None
-    with contextlib.suppress(RuntimeError):
-        expanded = path.expanduser().absolute()
-    if expanded is None:
-        raise OperationError(f"the backup {path} cannot be made: there is no such user")
-    return expanded
+    message = f"the backup {path} cannot be made: there is no such user"
+    with raised_as(RuntimeError, lambda _: OperationError(message)):
+        return path.expanduser().absolute()
 
 
 def _back_up(source: str, target: Path, stop: threading.Event) -> None:
-    failure = None
-    try:
+    with raised_as((OSError, ValueError), partial(_not_made, target)):
         _copy(source, target, stop)
-    except FileExistsError:
-        failure = "it exists already"
-    except OSError as error:
-        failure = error.strerror or "the system refused"
-    except ValueError:  # a NUL in the path
-        failure = "this is no path"
-    if failure is not None:
-        raise OperationError(f"the backup {target} cannot be made: {failure}")
+
+
+def _not_made(target: Path, error: OSError | ValueError) -> OperationError:
+    why = "this is no path"  # a NUL is in it
+    if isinstance(error, OSError):
+        why = error.strerror or "the system refused"
+    if isinstance(error, FileExistsError):
+        why = "it exists already"
+    return OperationError(f"the backup {target} cannot be made: {why}")
 
 
 def _copy(source: str, target: Path, stop: threading.Event) -> None:

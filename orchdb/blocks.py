@@ -27,8 +27,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchdb.backend import BROKEN, BackendTransaction, Outcome
 from orchdb.clocks import done_within
 from orchdb.connections import let_go
-from orchdb.errors import NotConnectedError, OperationError, OrchdbError, translate
+from orchdb.errors import NotConnectedError, OperationError, translate
+from orchdb.own_statements import SAVEPOINTS
 from orchdb.prepared import Parameters, Prepared
+from orchdb.raising import raised_as
 from orchdb.shielding import to_the_end
 from orchdb.turns import ENDED, Turn, Turns
 
@@ -62,6 +64,7 @@ class Scope:
     @property
     def connection(self) -> AsyncConnection:
         """For the caller's own statements, which take their turn like any other call."""
+        self.check()  # the engine's may be someone else's by now
         if self._connection is None:
             self._connection = self._block.caller_connection(self)
         return self._connection
@@ -142,20 +145,17 @@ class Block:
         async def call(before: Sequence[str]) -> Result:
             self._own_statements = True
             await self._set(before)
-            return await statement()
+            result = await statement()
+            if self.transaction.ended():
+                raise OperationError(BROKEN)
+            return result
 
         return await self.step(scope, call)
 
     async def _set(self, savepoint: Sequence[str]) -> None:
         """Set a savepoint for a caller who gets the errors as they are: one of orchdb's own must be one of orchdb's."""
-        failure: OrchdbError
-        try:
-            await self.transaction.script(savepoint)
-        except Exception as error:
-            failure = translate(error, "transaction", None)
-        else:
-            return
-        raise failure
+        with raised_as(Exception, lambda error: translate(error, "transaction", None)):
+            await self.transaction.before_own(savepoint)
 
     async def step(
         self, scope: Scope, call: Call[Result], *, changes: bool = True, prepared: Prepared | None = None
@@ -220,7 +220,7 @@ class Block:
         """What sets a savepoint behind all that has been kept."""
         if not scope.changed and not self._own_statements:
             return []
-        last, scope.savepoint, scope.changed = scope.savepoint, f"orchdb_{next(self._numbers)}", False
+        last, scope.savepoint, scope.changed = scope.savepoint, f"{SAVEPOINTS}{next(self._numbers)}", False
         new = f"SAVEPOINT {scope.savepoint}"
         # Beside statements of the caller's nothing is released: that would take the caller's own savepoints along. The
         # first one stays to the end, as a proof that it is still the same transaction.
@@ -230,7 +230,7 @@ class Block:
     async def _undo(self, scope: Scope) -> None:
         """Undo what has been done in the scope since its savepoint."""
         try:
-            await self.transaction.script([f"ROLLBACK TO SAVEPOINT {scope.savepoint}"])
+            await self.transaction.undo(scope.savepoint)
         except Exception:  # the failure that led here is the one to tell; the transaction can only be rolled back now
             self._broken = True
         scope.changed = False

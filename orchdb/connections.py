@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio.base import asyncstartablecontext
 
 from orchdb.backend import Step
 from orchdb.errors import OperationError
+from orchdb.own_statements import hold, refuse
 from orchdb.shielding import to_the_end
 
 
@@ -94,24 +95,6 @@ class SharedConnection(_BufferedConnection):
         return result
 
 
-_ENDS = ("commit", "rollback", "close")
-
-
-def _inside(connection: Connection, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """What the caller's function gives, to which the connection refuses what it refuses to the caller."""
-    for name in _ENDS:
-        setattr(connection, name, _refused)
-    try:
-        return function(connection, *args, **options)
-    finally:
-        for name in _ENDS:
-            delattr(connection, name)
-
-
-def _refused() -> NoReturn:
-    raise OperationError("db.transaction() begins and ends the transaction of tx.conn")
-
-
 class _PartOfTransaction(_BufferedConnection):
     """A connection that takes part in ``db.transaction()`` and cannot end it; its statements take their turn."""
 
@@ -127,19 +110,28 @@ class _PartOfTransaction(_BufferedConnection):
         return await self._step(partial(super().exec_driver_sql, *args, **options))
 
     async def run_sync(self, *args: Any, **options: Any) -> Any:
-        return await self._step(partial(super().run_sync, _inside, *args, **options))
+        return await self._step(partial(super().run_sync, *args, **options))
+
+    async def get_raw_connection(self) -> Any:
+        return await self._step(super().get_raw_connection)
 
     async def commit(self) -> None:
-        _refused()
+        refuse("commit()")
 
     async def rollback(self) -> None:
-        _refused()
+        refuse("rollback()")
 
     async def close(self) -> None:
-        _refused()
+        refuse("close()")
 
     async def invalidate(self, exception: BaseException | None = None) -> None:
-        _refused()
+        refuse("invalidate()")
+
+    def begin(self) -> NoReturn:
+        refuse("begin()")
+
+    def get_transaction(self) -> NoReturn:
+        refuse("get_transaction()")
 
     def begin_nested(self) -> NoReturn:
         raise OperationError("tx.conn: a savepoint is async with tx.transaction()")
@@ -156,10 +148,14 @@ class ShieldedTransactionConnection(_PartOfTransaction, ShieldedConnection):
 def part_of_transaction(
     engine: AsyncEngine, connection: AsyncConnection, step: Step, *, shielded: bool
 ) -> AsyncConnection:
-    """A second face of the connection, for the caller, each of whose statements goes through ``step``."""
+    """A second face of the connection, for the caller, each of whose statements goes through ``step``.
+
+    The connection cannot end its transaction any more, until it is ``orchdb.own_statements.free``.
+    """
     face = ShieldedTransactionConnection if shielded else TransactionConnection
     synchronous = connection.sync_connection
     assert isinstance(synchronous, Connection)
+    hold(synchronous)
     return face(engine, synchronous, step)
 
 

@@ -20,7 +20,7 @@ from orchdb.errors import NotConnectedError, OperationError, OrchdbError
 from orchdb.prepared import Statement
 from orchdb.shielding import to_the_end
 from orchdb.values import NoSuchRowError
-from orchdb.verbs import Row, TransactionVerbs, Values, Verbs, failed
+from orchdb.verbs import Row, TransactionVerbs, Values, Verbs, failures_translated
 
 _CLOSE_SECONDS = 5  # what is running may wait for a lock, and then needs a moment
 _LEFT_OPEN = (
@@ -75,19 +75,13 @@ class Database(Verbs):
                 self._enter(write=False)
                 self._leave()
                 return
-            failure: OrchdbError
-            try:
+            with failures_translated("connect", None):
                 backend = self._make_backend()
                 await backend.open()
-            except Exception as error:
-                failure = failed(error, "connect", None)
-            else:
-                self._loop, self._forks = asyncio.get_running_loop(), _forks
-                self._backend, self._settled = backend, None
-                self.dialect = backend.dialect
-                self._read, self._write, self._write_many = backend.read, backend.write, backend.write_many
-                return
-            raise failure
+            self._loop, self._forks = asyncio.get_running_loop(), _forks
+            self._backend, self._settled = backend, None
+            self.dialect = backend.dialect
+            self._read, self._write, self._write_many = backend.read, backend.write, backend.write_many
 
     async def close(self) -> None:
         """Let what is running end, then close every connection; closing twice is fine."""
@@ -185,7 +179,8 @@ class Database(Verbs):
             except BaseException:
                 await block.roll_back()
                 raise
-            await self._finish(block)
+            with failures_translated("transaction", None):
+                await block.commit()
         finally:
             del self._blocks[task]
             self._check_settled()
@@ -197,16 +192,6 @@ class Database(Verbs):
             await transaction.rollback()
             raise NotConnectedError(self._why_not)
         return transaction
-
-    async def _finish(self, block: Block) -> None:
-        failure: OrchdbError
-        try:
-            await block.commit()
-        except Exception as error:
-            failure = failed(error, "transaction", None)
-        else:
-            return
-        raise failure
 
     def _enter(self, *, write: bool) -> None:
         if self._backend is None:

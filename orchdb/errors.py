@@ -1,5 +1,16 @@
 """What can go wrong: one tree of errors, and the map from a driver's code to an error.
 
+    OrchdbError
+    ├─ NotConnectedError       before connect(), after close(), in another event loop or process
+    ├─ SchemaError             schema file missing or invalid, revision unknown, not a database of orchdb
+    │  └─ SchemaOutOfDateError    an older revision, and nobody asked for the upgrade
+    ├─ OperationError          could not run: locked, disk full, read-only, damaged file, no server, pool empty
+    │  └─ ConnectionLostError     the connection broke: the write may or may not have been applied
+    └─ ConstraintError         the rules of the database refuse the row
+       ├─ DuplicateError          unique
+       ├─ MissingParentError      foreign key
+       └─ InvalidValueError       check, not null, vocabulary, malformed value; also a ValueError
+
 A message names the operation, the table and what was wrong. It never carries a parameter's value: prompts are private.
 For the same reason the driver's exception, whose text and attributes hold the values, is never attached; its code is.
 """
@@ -17,11 +28,12 @@ class OrchdbError(Exception):
     """Anything that orchdb raises on purpose.
 
     Attributes:
+        message: What was wrong, without the operation, the table and the code, which ``str()`` adds.
         table: The table the operation worked on, where there is one.
         operation: The public method that failed, such as ``create_agent``.
         code: The driver's code: an SQLite error name (``SQLITE_BUSY``) or an SQLSTATE (``40P01``).
         constraint: The name of the violated constraint, where the engine tells it.
-        column: The column concerned, where it is known.
+        column: The column or parameter concerned, where it is known.
     """
 
     def __init__(
@@ -48,7 +60,15 @@ class OrchdbError(Exception):
         return f"{place}: {self.message}{code}" if place else f"{self.message}{code}"
 
     def at(self, operation: str, table: str | None) -> OrchdbError:
-        """This error, with the operation and the table filled in where they were not known yet."""
+        """Fill in the operation and the table where they are not known yet.
+
+        Args:
+            operation: The public method that failed.
+            table: The table it worked on, if there is one.
+
+        Returns:
+            This error.
+        """
         self.operation = self.operation or operation
         self.table = self.table or table
         return self
@@ -157,12 +177,25 @@ _FUNCTION = re.compile(r"""^PL\S* \S+ ([\w."]+)\(""", re.MULTILINE)
 
 
 def skipped() -> ConstraintError:
-    """The error for a row that is not there although nothing failed: ``RETURN NULL`` in a trigger."""
+    """Make the error for a row that is not there although nothing failed: ``RETURN NULL`` in a trigger.
+
+    Returns:
+        The error.
+    """
     return ConstraintError(_SKIPPED)
 
 
 def translate(error: BaseException, operation: str, table: str | None) -> OrchdbError:
-    """The orchdb error for a driver's exception. Never raises, and takes nothing of the values along."""
+    """Translate a driver's exception; never raise, and take nothing of the values along.
+
+    Args:
+        error: What was raised; an error of orchdb's own stays the same object.
+        operation: The public method that failed.
+        table: The table it worked on, if there is one.
+
+    Returns:
+        The error to raise in its place, outside the ``except`` block.
+    """
     if isinstance(error, OrchdbError):
         return error.at(operation, table)
     for cause in _chain(error):
@@ -176,32 +209,65 @@ def translate(error: BaseException, operation: str, table: str | None) -> Orchdb
 
 
 def own(error: Exception) -> Exception:
-    """The error for one of several callers: the verb that names its operation writes it into orchdb's own errors.
+    """Make an error for one of several callers, whose operation is then written into it.
 
     A driver's exception can be shared: ``translate`` makes a new one of it for each caller.
+
+    Args:
+        error: What all of them failed of.
+
+    Returns:
+        A copy of an error of orchdb's own; anything else as it is.
     """
     return type(error)(error.message, code=error.code) if isinstance(error, OrchdbError) else error
 
 
 def sqlite_code(error: BaseException) -> str:
-    """The primary name of an SQLite error: ``SQLITE_BUSY`` for ``SQLITE_BUSY_SNAPSHOT``; empty for anything else."""
+    """Get the primary name of an SQLite error: ``SQLITE_BUSY`` for ``SQLITE_BUSY_SNAPSHOT``.
+
+    Args:
+        error: Any exception.
+
+    Returns:
+        The name; empty if it is no SQLite error.
+    """
     return _primary(sqlite_errorname(error))
 
 
 def sqlite_errorname(error: BaseException) -> str:
-    """The whole name of an SQLite error; empty for anything else."""
+    """Get the whole name of an SQLite error.
+
+    Args:
+        error: Any exception.
+
+    Returns:
+        The name; empty if it is no SQLite error.
+    """
     return next((name for cause in _chain(error) if (name := _text(cause, "sqlite_errorname")) is not None), "")
 
 
 def sqlstate(error: BaseException) -> str:
-    """The SQLSTATE of a Postgres error; empty for anything else."""
+    """Get the SQLSTATE of a Postgres error.
+
+    Args:
+        error: Any exception.
+
+    Returns:
+        Five characters; empty if it has none.
+    """
     return next((state for cause in _chain(error) if (state := _text(cause, "sqlstate")) is not None), "")
 
 
 def why_not_connected(error: BaseException) -> str:
-    """What the server, the driver or TLS said when a connection was refused: they name no password.
+    """Say why a connection was refused, as the server, the driver or TLS said it: they name no password.
 
     Only where there is nothing of that, it is told by the kind of the failure.
+
+    Args:
+        error: What connecting raised.
+
+    Returns:
+        One line, of a bounded length.
     """
     if isinstance(error, OrchdbError):
         return error.message

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from orchdb.instants import TIME_FUNCTION
+from orchdb.own_statements import SAVEPOINTS
 from orchdb.tables import TRIGGERS
 
 _KNOWN_MODULES = frozenset(
@@ -43,15 +44,22 @@ class ForeignTriggers:
         found: Their names.
         ours: Whether the statement that runs is one of orchdb's: one of the caller's own is never refused.
         met: Whether a statement of ours has been refused because of one that was not known yet.
+        held: Whether the transaction is a block's: what would end it is refused, and so are the block's savepoints.
     """
 
     def __init__(self) -> None:
         self.found: set[str] = set()
         self.ours = False
         self.met = False
+        self.held = False
 
-    def authorize(self, _action: int, _first: Any, _second: Any, _database: Any, trigger: str | None) -> int:
+    def authorize(self, action: int, _first: Any, second: Any, _database: Any, trigger: str | None) -> int:
         """What SQLite asks for each part of a statement that it compiles, and of the triggers that go with it."""
+        if self.held and (
+            action == sqlite3.SQLITE_TRANSACTION
+            or (action == sqlite3.SQLITE_SAVEPOINT and second.lower().startswith(SAVEPOINTS))
+        ):
+            return sqlite3.SQLITE_DENY
         if trigger is None or trigger in TRIGGERS or trigger in self.found:
             return sqlite3.SQLITE_OK
         self.found.add(trigger)

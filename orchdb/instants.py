@@ -22,6 +22,7 @@ _ASCII = "{0} NOT GLOB '*[^ -~]*' AND instr({0}, char(0)) = 0"
 _MEANING = f"CASE WHEN {{0}} GLOB {_ONE_FORM}{{1}} THEN {{0}} WHEN {_ASCII} THEN {TIME_FUNCTION}({{0}}) END"
 # With a modifier, because only then SQLite looks at whether the month has such a day.
 _IS_A_TIME = " AND strftime('%Y-%m-%dT%H:%M:%S', substr({0}, 1, 19), '+0 days') || substr({0}, 20) = {0}"
+_IN_UTF8 = "CASE WHEN length(CAST('a' AS BLOB)) = 1 THEN CAST({0} AS TEXT) END"
 # What a cursor holds is what was shown. Its row counts only as long as it still shows that, so that nobody who changes
 # the row moves the page.
 _STORED = f"""(
@@ -72,6 +73,7 @@ class stored_time(FunctionElement[Any]):  # noqa: N801
         column: The time's column.
         key: The id, as ``stored_id`` or bound.
         given: The time exactly as it is stored; NULL if that cannot be bound.
+        text: Instead, the bytes that its text has in UTF-8; they say nothing in a file in UTF-16.
         shown: Where only that is known: the time as it is shown, which is the position if there is no such row any
             more.
     """
@@ -118,7 +120,8 @@ def _stored_time(element: stored_time, compiler: SQLCompiler, **options: Any) ->
     table = next(iter(element.clauses)).table.name
     _, key, given, *shown = _processed(element, compiler, options)
     if shown:
-        return f"coalesce({given}, {_STORED.format(table=table, key=key, shown=shown[0])}, {shown[0]})"
+        text, time = shown
+        return f"coalesce({given}, {_IN_UTF8.format(text)}, {_STORED.format(table=table, key=key, shown=time)}, {time})"
     return f"coalesce({given}, (SELECT kept.created_at FROM {table} AS kept WHERE kept.id = {key}))"  # noqa: S608
 
 

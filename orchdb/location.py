@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -55,25 +55,48 @@ _PATH = re.compile(r"\.{0,2}/(?!/)|~|[a-z]:[/\\]", re.IGNORECASE)
 _PASTED = re.compile(
     rf"{_DATABASE}(?:\+[\w.+-]*)?:/ | (?::?//|:/)[^/@]*:[^@]*@ | \b(?:password|pwd)\s*=", re.IGNORECASE | re.VERBOSE
 )
+_NOTHING = re.compile(rf"[{_AROUND}]*")
+_NEARLY_MEMORY = re.compile(
+    r"[\s\"'`]*(?:file:)?(?: :+\s*[a-z_-]+\s*:+ | :+\s*mem(?:ory)? | mem(?:ory)?\s*:+ )(?:\?.*)?[\s\"'`]*",
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
 _CONTROL = re.compile(r"[\0-\x1f\x7f]")
 _POSTGRES_HINT = "write postgresql://user:password@host:5432/database, a special character in it as %40, %2F, %3A ..."
 _SQLITE_HINT = "write the path alone, with ./ before it if it begins like a URL, or sqlite:///path"
 
 
 @dataclass(frozen=True)
-class _Source:
-    """Where the text comes from, for messages: they never repeat it, because it may hold a password."""
+class Source:
+    """Where the text comes from, for messages: they never repeat it, because it may hold a password.
+
+    Attributes:
+        parameter: What the caller knows it as.
+        variable: The environment variable that holds it.
+    """
 
     parameter: str
     variable: str = ""
 
     def refuse(self, what: str) -> NoReturn:
+        """Raise an ``InvalidValueError`` that names where the text comes from, and says what is wrong with it."""
         place = f"{self.parameter} (from {self.variable})" if self.variable else self.parameter
         raise InvalidValueError(f"{place}: {what}", column=self.parameter)
 
 
-def resolve(db_path: str | os.PathLike[str] | URL | None = None, parameter: str = "db_path") -> URL:
-    """The URL of the database, with an absolute path where it is a file.
+class Location(NamedTuple):
+    """Where a database is.
+
+    Attributes:
+        url: As SQLAlchemy takes it, with an absolute path where it is a file.
+        source: Where that was said; what is wrong with the query of the URL only the engine knows.
+    """
+
+    url: URL
+    source: Source
+
+
+def locate(db_path: str | os.PathLike[str] | URL | None = None, parameter: str = "db_path") -> Location:
+    """Find out where the database is.
 
     Args:
         db_path: A path, ``":memory:"`` or a URL. ``None`` asks ``ORCHESTRATOR_DB_URL``, then ``ORCHESTRATOR_DB_PATH``,
@@ -81,14 +104,23 @@ def resolve(db_path: str | os.PathLike[str] | URL | None = None, parameter: str 
         parameter: What the caller knows it as.
 
     Raises:
-        InvalidValueError: It is neither text nor a path, is empty or holds a NUL, or is meant as a URL and malformed
-            or for an unknown driver.
+        InvalidValueError: It is neither text nor a path, is empty or holds a NUL, is nearly ``":memory:"``, or is meant
+            as a URL and malformed, or for an unknown driver.
     """
-    source = _Source(parameter)
+    source = Source(parameter)
     if db_path is None:
         variables = ((name, os.environ.get(name)) for name in ("ORCHESTRATOR_DB_URL", "ORCHESTRATOR_DB_PATH"))
         variable, db_path = next(((name, value) for name, value in variables if value), ("", DEFAULT_PATH))
-        source = _Source(parameter, variable)
+        source = Source(parameter, variable)
+    return Location(_url_of(db_path, source), source)
+
+
+def resolve(db_path: str | os.PathLike[str] | URL | None = None, parameter: str = "db_path") -> URL:
+    """The URL of what ``locate`` finds."""
+    return locate(db_path, parameter).url
+
+
+def _url_of(db_path: str | os.PathLike[str] | URL, source: Source) -> URL:
     if isinstance(db_path, URL):
         return _from_url(db_path, source, named=db_path.drivername)
     path = os.fspath(db_path) if isinstance(db_path, (str, os.PathLike)) else None
@@ -110,9 +142,11 @@ def path_of_file(path: str | os.PathLike[str], parameter: str = "path") -> Path:
     """
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(text, str):
-        _Source(parameter).refuse("must be text or a path")
+        Source(parameter).refuse("must be text or a path")
+    if _NOTHING.fullmatch(text):
+        Source(parameter).refuse("must not be empty, or of blanks or quotes alone")
     if _meant_as_url(text) is not None or _is_pasted(text):
-        _Source(parameter).refuse("must be the path of a file, not a URL; write ./ before a name that begins like one")
+        Source(parameter).refuse("must be the path of a file, not a URL; write ./ before a name that begins like one")
     return Path(text)
 
 
@@ -132,7 +166,7 @@ def _is_pasted(text: str) -> bool:
     return _PATH.match(text) is None and _PASTED.search(text) is not None
 
 
-def _from_text(text: str, scheme: re.Match[str], source: _Source) -> URL:
+def _from_text(text: str, scheme: re.Match[str], source: Source) -> URL:
     name, database = scheme["scheme"] or scheme["other"], (scheme["database"] or "").lower()
     hint = _SQLITE_HINT if "sqlite" in database else _POSTGRES_HINT
     if scheme.start():
@@ -163,10 +197,12 @@ def _read(text: str) -> URL | None:
     return None if url.query.keys() & hosts.keys() else url.update_query_dict(hosts)
 
 
-def _from_path(path: str, source: _Source) -> URL:
-    if not path or "\0" in path:
-        source.refuse("must not be empty or hold a NUL")
+def _from_path(path: str, source: Source) -> URL:
+    if _NOTHING.fullmatch(path) or "\0" in path:
+        source.refuse("must not be empty, of blanks or quotes alone, or hold a NUL")
     if path != MEMORY:
+        if _NEARLY_MEMORY.fullmatch(path):
+            source.refuse(f"a database in memory is {MEMORY}; for a file of this name write ./ before it")
         absolute = None
         with contextlib.suppress(RuntimeError):
             absolute = str(Path(path).expanduser().absolute())
@@ -176,7 +212,7 @@ def _from_path(path: str, source: _Source) -> URL:
     return URL.create("sqlite+aiosqlite", database=path)
 
 
-def _from_url(url: URL, source: _Source, *, named: str) -> URL:
+def _from_url(url: URL, source: Source, *, named: str) -> URL:
     driver = _DRIVERS.get(url.drivername)
     if driver is None:
         source.refuse(f"the driver {url.drivername!r} is not one of {', '.join(_DRIVERS)}: {_POSTGRES_HINT}")

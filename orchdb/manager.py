@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchdb.backend import Backend, Durability
 from orchdb.database import Database
 from orchdb.errors import InvalidValueError
-from orchdb.location import path_of_file, resolve
+from orchdb.location import locate, path_of_file
 from orchdb.operations import Operations
 from orchdb.operations.agent_logs import AGENT_LOGS
 from orchdb.operations.system_logs import SYSTEM_LOGS
@@ -35,6 +35,7 @@ class Transaction(Operations):
     """All operations, in one transaction: applied together at the end of the block, or not at all.
 
     If one of them fails and the caller goes on, the others still count; a failed operation leaves nothing behind.
+    ``db.transaction()`` gives it; nobody else makes one.
     """
 
     def __init__(self, verbs: TransactionVerbs) -> None:
@@ -46,14 +47,26 @@ class Transaction(Operations):
 
     @property
     def conn(self) -> AsyncConnection:
-        """The transaction's connection, for the caller's own statements; the block ends the transaction, not this."""
+        """The transaction's connection, for the caller's own statements, which take their turn like any other call.
+
+        The block begins and ends the transaction, nothing else does: ``COMMIT``, ``ROLLBACK``, ``BEGIN`` and the like
+        raise ``OperationError`` before they run, as SQL and as methods, and the block goes on. So do statements about
+        savepoints whose names begin with ``orchdb_``; others are the caller's. A commit past this, on the driver's own
+        connection, fails: on SQLite it is refused; on Postgres it takes the whole block with it.
+
+        Raises:
+            NotConnectedError: The block or part has ended.
+        """
         return self._verbs.scope.connection
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """A part of the transaction that is undone alone if its block raises: a savepoint.
+        """Open a part of the transaction that is undone alone if its block raises: a savepoint.
 
         To it belongs what is done with what it gives, by whichever task, and what this task does with the outer ``tx``
         meanwhile. The rest waits until it has ended.
+
+        Returns:
+            A context manager for ``async with``, which gives a ``Transaction``.
 
         Raises:
             NotConnectedError: The transaction has ended; also at the end of the part, which is then undone.
@@ -75,6 +88,10 @@ class DatabaseManager(Operations):
 
     ``async with DatabaseManager("data/orchestrator.db") as db: ...`` connects, prepares the schema and closes. Every
     write is committed when its ``await`` returns. One manager serves all tasks of its event loop.
+
+    Besides what a method lists, each of them may raise ``NotConnectedError`` (before ``connect()``, after ``close()``,
+    in another event loop or process), ``OperationError`` (locked for too long, disk full, read-only, no server) and
+    ``ConnectionLostError`` (the write may have been applied or not).
 
     Args:
         db_path: A path, ``":memory:"`` or an SQLAlchemy URL. Without it ``ORCHESTRATOR_DB_URL``, then
@@ -117,11 +134,12 @@ class DatabaseManager(Operations):
         for name, value in (("read_only", read_only), ("upgrade", upgrade is not None and upgrade)):
             if not isinstance(value, bool):  # "no" would count as True
                 raise InvalidValueError(f"{name}: must be True or False", column=name)
-        self._url = resolve(db_path)
+        location = locate(db_path)
+        self._url = location.url
         server = PostgresOptions(pool_size, pool_timeout, connect_timeout, statement_timeout, lock_timeout, durability)
-        replica = None if read_url is None else resolve(read_url, "read_url")
+        replica = None if read_url is None else locate(read_url, "read_url")
         on_sqlite = self._url.drivername.startswith("sqlite")
-        if replica is not None and (on_sqlite or replica.drivername.startswith("sqlite")):
+        if replica is not None and (on_sqlite or replica.url.drivername.startswith("sqlite")):
             raise InvalidValueError(
                 "read_url: is the URL of a Postgres replica, for a Postgres db_path", column="read_url"
             )
@@ -131,9 +149,10 @@ class DatabaseManager(Operations):
                 _sqlite(), self._url, durability=durability, lock_timeout=lock_timeout, schema_path=path
             )
         else:
-            make_backend = partial(_postgres(), PostgresSettings.of(self._url, server))
+            make_backend = partial(_postgres(), PostgresSettings.of(self._url, server, location.source.refuse))
             if replica is not None:
-                settings = PostgresSettings.of(replica.set(drivername=self._url.drivername), server)
+                read_url = replica.url.set(drivername=self._url.drivername)
+                settings = PostgresSettings.of(read_url, server, replica.source.refuse)
                 make_backend = partial(make_backend, read_settings=settings)
         make_backend = partial(make_backend, upgrade=upgrade, read_only=read_only)
         self._database = Database(make_backend, lock_timeout=lock_timeout, read_only=read_only)
@@ -162,12 +181,17 @@ class DatabaseManager(Operations):
 
         Raises:
             SchemaError: The schema file is missing or invalid, or the database is not one this version can use.
+            SchemaOutOfDateError: The database has an older revision, and ``upgrade`` does not allow to change that.
             OperationError: The file or the server cannot be used.
         """
         await self._database.open()
 
     async def close(self) -> None:
-        """Let running operations end, then close every connection; closing twice is fine."""
+        """Let running operations end, then close every connection; closing twice is fine.
+
+        Raises:
+            OperationError: This task is inside a block of ``db.transaction()``.
+        """
         await self._database.close()
 
     async def __aenter__(self) -> Self:
@@ -186,6 +210,9 @@ class DatabaseManager(Operations):
         the end of the block, what returned is in the database and what raised is not. The end waits for the call that
         is under way, or stops it if the block is undone; what comes later raises ``NotConnectedError``. While the block
         is open, this task writes with ``tx``; ``db.transaction()`` inside it is a part of it, as ``tx.transaction()``.
+
+        Returns:
+            A context manager for ``async with``, which gives a ``Transaction``.
 
         Raises:
             OperationError: The write lock was not to be had in time; or at the end, the transaction was lost.
@@ -207,15 +234,21 @@ class DatabaseManager(Operations):
         after_id: int | None = None,
         poll_seconds: float = 0.2,
     ) -> AsyncIterator[AgentLogRow]:
-        """The lines that are committed after this call, of one agent or of all, without end: each once, none is missed.
+        """Follow the agents' logs without end: the lines that are committed after this call, each once, none missed.
 
         A line comes when no earlier one can appear any more: on Postgres it waits for the transactions that were
         already writing to the table. They come by id; any gap between two ids is crossed at once. Nothing is held
         between two looks.
 
         Args:
+            agent_id: Only lines of this agent. By default of all.
+            log_level: Only lines of this level.
+            log_type: Only lines of this type.
             after_id: Begin behind this line: 0 for the first one there is. By default with those that are new.
-            poll_seconds: The pause between two looks.
+            poll_seconds: The pause between two looks, in seconds.
+
+        Returns:
+            An async iterator over the rows, by ``id``, which has no end.
 
         Raises:
             InvalidValueError: A filter, ``after_id`` or ``poll_seconds`` is not usable; at the call.
@@ -233,17 +266,39 @@ class DatabaseManager(Operations):
         after_id: int | None = None,
         poll_seconds: float = 0.2,
     ) -> AsyncIterator[SystemLogRow]:
-        """The lines as they are written, without end, as ``tail_agent_logs`` gives them."""
+        """Follow the system's log without end, as ``tail_agent_logs`` follows those of agents.
+
+        Args:
+            log_level: Only lines of this level.
+            component: Only lines about this component.
+            after_id: Begin behind this line: 0 for the first one there is. By default with those that are new.
+            poll_seconds: The pause between two looks, in seconds.
+
+        Returns:
+            An async iterator over the rows, by ``id``, which has no end.
+
+        Raises:
+            InvalidValueError: A filter, ``after_id`` or ``poll_seconds`` is not usable; at the call.
+            NotConnectedError: The manager is not connected; at the call, or where it is closed meanwhile.
+            OperationError: The server is a standby, which does not know who is writing; at the first line.
+        """
         filters = {"log_level": log_level, "component": component}
         return tail(self._database, "tail_system_logs", SYSTEM_LOGS, filters, after_id, poll_seconds)
 
     async def schema_version(self) -> str | None:
-        """The schema revision that the database is stamped with."""
+        """Get the schema revision that the database is stamped with.
+
+        Returns:
+            The revision, such as ``"0009"``; ``None`` if another program has removed the stamp.
+        """
         version: str | None = await self._database.fetch_value("schema_version", _SCHEMA_VERSION, {})
         return version
 
     async def backup(self, path: str | os.PathLike[str]) -> None:
         """Make a consistent copy of the database while others go on writing: a new file, for its owner only.
+
+        Args:
+            path: Where the copy is to be; ``~`` is the user's folder.
 
         Raises:
             InvalidValueError: It is no path, or is meant as a URL.

@@ -19,7 +19,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from orchdb.errors import SchemaError
+from orchdb.raising import raised_as
 
 logger = logging.getLogger("orchdb")
 
@@ -34,8 +34,8 @@ _GENERATED = (2, 3)
 """What ``PRAGMA table_xinfo`` says of generated columns: virtual and stored ones."""
 
 
-class MigrationError(SchemaError, CommandError):
-    """The migration cannot go on; its transaction is rolled back."""
+class MigrationError(CommandError):
+    """The migration cannot go on; its transaction is rolled back. ``connect()`` makes a ``SchemaError`` of it."""
 
 
 @contextmanager
@@ -68,13 +68,13 @@ def checked(connection: Connection, tables: Sequence[str]) -> Generator[None]:
 
 
 def _orphans(connection: Connection) -> set[tuple[str, int | None, str]]:
-    failure = None
-    try:
+    with raised_as(DBAPIError, _not_checked):
         rows = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
-        return {(row[0], row[1], row[2]) for row in rows}
-    except DBAPIError as error:
-        failure = str(error.orig)
-    raise MigrationError(f"nothing was changed: the foreign keys cannot be checked: {failure}")
+    return {(row[0], row[1], row[2]) for row in rows}
+
+
+def _not_checked(error: DBAPIError) -> MigrationError:
+    return MigrationError(f"nothing was changed: the foreign keys cannot be checked: {error.orig}")
 
 
 def announce(connection: Connection, query: str, message: str) -> None:
@@ -227,13 +227,10 @@ def _rename(connection: Connection, old: str, new: str) -> None:
 
 
 def _attach(connection: Connection, name: str, sql: str) -> None:
-    failure = None
     try:
         connection.exec_driver_sql(sql)
     except OperationalError as error:
-        failure = str(error.orig)
-    if failure is not None:
-        logger.warning("%s no longer fits its table (%s) and is left out; it was: %s", name, failure, sql)
+        logger.warning("%s no longer fits its table (%s) and is left out; it was: %s", name, str(error.orig), sql)
 
 
 def _stored_sql(connection: Connection, kind: str, table: str) -> dict[str, str]:

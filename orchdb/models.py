@@ -1,7 +1,8 @@
 """Pydantic models: one per table, each validates a row as the manager returns it and serialises to the same row.
 
 In Python an id is a ``uuid.UUID`` and a time an aware ``datetime`` in UTC; ``model_dump(mode="json")`` gives back the
-very row. A row's time that another program wrote and nobody understands is an ``UnreadableTime``.
+very row, also one that went through JSON. A row's time that another program wrote and nobody understands is an
+``UnreadableTime``: SQLite may hold any text there, so none is refused.
 
 Not imported by ``orchdb`` itself, so that only those who use the models pay for their import.
 """
@@ -15,7 +16,6 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, PlainSerializer, WithJsonSchema
 
 from orchdb.rows import AgentStatus, LogLevel, PromptStatus
-from orchdb.spellings import AsStored, has_the_one_form
 from orchdb.values import MAX_INTEGER, moment, time_text
 
 __all__ = ["Agent", "AgentLog", "OrchestratorAgent", "Prompt", "SystemLog", "UnreadableTime"]
@@ -56,14 +56,14 @@ class UnreadableTime(datetime):
         text: What is shown for it.
     """
 
-    text: AsStored
+    text: str
 
-    def __new__(cls, text: AsStored) -> UnreadableTime:
+    def __new__(cls, text: str) -> UnreadableTime:
         last = super().__new__(cls, 9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
         last.text = text
         return last
 
-    def __reduce_ex__(self, protocol: object) -> tuple[type[UnreadableTime], tuple[AsStored]]:
+    def __reduce_ex__(self, protocol: object) -> tuple[type[UnreadableTime], tuple[str]]:
         return UnreadableTime, (self.text,)
 
 
@@ -73,21 +73,13 @@ def _read_time(value: object) -> object:
     try:
         return moment(value, "time")
     except ValueError:
-        if isinstance(value, AsStored):
+        if isinstance(value, str):
             return UnreadableTime(value)
-        if isinstance(value, str) and has_the_one_form(value):  # as 2026-02-31T00:00:00.000000 has
-            return UnreadableTime(AsStored(value, value))
         raise
 
 
 def _time_text(value: datetime) -> str:
     return str(value.text) if isinstance(value, UnreadableTime) else time_text(value)
-
-
-def _read_label(value: object) -> object:
-    if value == "" and not isinstance(value, AsStored):  # an empty BLOB passes SQLite's own check
-        raise ValueError("must not be empty")
-    return value
 
 
 _Id = Annotated[
@@ -102,7 +94,6 @@ _Time = Annotated[
     PlainSerializer(_time_text, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "examples": ["2026-02-04T10:30:00.000000"]}),
 ]
-_Label = Annotated[str, BeforeValidator(_read_label), Field(json_schema_extra={"minLength": 1})]
 _Count = Annotated[int, Field(strict=True, ge=-MAX_INTEGER - 1, le=MAX_INTEGER)]  # another program's may be below 0
 _Cost = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _LogId = Annotated[int, Field(strict=True)]
@@ -116,12 +107,12 @@ class _Row(BaseModel):
 
 
 class OrchestratorAgent(_Row):
-    """A definition of an agent, as ``get_orchestrator_agent`` returns it."""
+    """A definition of an agent, as ``get_orchestrator_agent`` returns it: the fields of ``OrchestratorAgentRow``."""
 
     id: _Id
     name: str
     description: str | None
-    agent_type: _Label
+    agent_type: str
     capabilities: str | None
     default_model: str | None
     created_at: _Time
@@ -131,7 +122,7 @@ class OrchestratorAgent(_Row):
 
 
 class Agent(_Row):
-    """A running instance of an agent, as ``get_agent`` returns it."""
+    """A running instance of an agent, as ``get_agent`` returns it: the fields of ``AgentRow``."""
 
     id: _Id
     orchestrator_agent_id: _Id
@@ -151,11 +142,11 @@ class Agent(_Row):
 
 
 class Prompt(_Row):
-    """A prompt and its response, as ``get_prompt`` returns it."""
+    """A prompt and its response, as ``get_prompt`` returns it: the fields of ``PromptRow``."""
 
     id: _Id
     agent_id: _Id
-    prompt_type: _Label
+    prompt_type: str
     prompt_name: str | None
     prompt_text: str
     response_text: str | None
@@ -175,19 +166,19 @@ class Prompt(_Row):
 
 
 class AgentLog(_Row):
-    """One line of an agent's log, as ``get_agent_logs`` returns it."""
+    """One line of an agent's log, as ``get_agent_logs`` returns it: the fields of ``AgentLogRow``."""
 
     id: _LogId
     agent_id: _Id
     log_level: LogLevel
-    log_type: _Label
+    log_type: str
     message: str
     details: JsonValue
     created_at: _Time
 
 
 class SystemLog(_Row):
-    """One line of the system's log, as ``get_system_logs`` returns it."""
+    """One line of the system's log, as ``get_system_logs`` returns it: the fields of ``SystemLogRow``."""
 
     id: _LogId
     log_level: LogLevel

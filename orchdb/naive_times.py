@@ -15,7 +15,11 @@ class NaiveDatetimeWarning(UserWarning):
 
 
 def warn_of_naive(place: str) -> None:
-    """Warn at the line of the caller; of a coroutine that a task runs by itself, at the line that runs the loop."""
+    """Warn at the line of the caller; of a coroutine that a task runs by itself, at the line that runs the loop.
+
+    Args:
+        place: The column or parameter, for the message.
+    """
     frame = _caller(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
     warnings.warn_explicit(
         f"{place}: a datetime without a time zone is taken as UTC; datetime.now(UTC) has one",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Table
+from sqlalchemy import Table, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from orchdb import postgres_horizons as horizons
@@ -21,11 +21,13 @@ from orchdb.clocks import pause
 from orchdb.connections import SharedConnection
 from orchdb.errors import OperationError, sqlstate
 from orchdb.lanes import AsyncpgLane, Lane, PsycopgLane
+from orchdb.own_statements import refuse_ends
 from orchdb.pool import Lanes
 from orchdb.postgres_schema import look
 from orchdb.postgres_settings import PostgresSettings
 from orchdb.postgres_transaction import PostgresTransaction
 from orchdb.prepared import Parameters, Prepared
+from orchdb.raising import raised_as
 from orchdb.sequences import catch_up, is_behind
 from orchdb.shielding import begun, to_the_end
 from orchdb.waiting import until_free
@@ -75,6 +77,7 @@ class PostgresBackend(Backend):
     def _make_engines(self) -> None:
         size = self._settings.options.pool_size
         self._engine = self._read_engine = self._settings.engine(size, read_only=self._read_only)
+        event.listen(self._engine.sync_engine, "before_cursor_execute", refuse_ends)
         if self._read_settings is not self._settings:
             self._read_engine = self._read_settings.engine(size, read_only=True)
         self._caller_engine = self._read_settings.engine(1, read_only=True)
@@ -301,7 +304,7 @@ class PostgresBackend(Backend):
 
 
 def _is_busy(error: Exception) -> bool:
-    return isinstance(error, versions.SchemaBusyError)
+    return isinstance(error, OperationError) and error.code == versions.BUSY
 
 
 def _again(lane: Lane, error: Exception, *, reads: bool) -> bool:
@@ -332,19 +335,16 @@ async def _connect(settings: PostgresSettings, connection: AsyncConnection, endi
     Raises:
         OperationError: The server cannot be reached or refuses; the message says where and why.
     """
-    failure: OperationError
     opening = begun(connection.start())
     try:
-        return await asyncio.shield(opening)
+        with raised_as(Exception, settings.not_connected):
+            return await asyncio.shield(opening)
     except asyncio.CancelledError:
         # Cut off while it is made it would leak; the caller does not wait for that.
         ending = begun(_end_when_open(opening, connection))
         endings.add(ending)
         ending.add_done_callback(endings.discard)
         raise
-    except Exception as error:
-        failure = settings.not_connected(error)
-    raise failure
 
 
 async def _end_when_open(opening: asyncio.Future[AsyncConnection], connection: AsyncConnection) -> None:

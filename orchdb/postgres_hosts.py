@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
-from orchdb.errors import InvalidValueError, OperationError, why_not_connected
+from orchdb.errors import OperationError, why_not_connected
 from orchdb.shielding import in_time
 
 SESSION_ATTRIBUTES = ("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
@@ -46,7 +46,9 @@ def hosts_in_query(text: str) -> tuple[str, dict[str, str]]:
     return rest, {"host": ",".join(names), "port": ",".join(ports)}
 
 
-def hosts_of(query: Mapping[str, str | Sequence[str]], host: str | None, port: int | None) -> tuple[Host, ...]:
+def hosts_of(
+    query: Mapping[str, str | Sequence[str]], host: str | None, port: int | None, refuse: Callable[[str], NoReturn]
+) -> tuple[Host, ...]:
     """The hosts that a URL names, in their order.
 
     Raises:
@@ -63,9 +65,9 @@ def hosts_of(query: Mapping[str, str | Sequence[str]], host: str | None, port: i
     if len(ports) == 1:
         ports *= len(names)
     if len(ports) != len(names):
-        raise InvalidValueError("db_path: port: give one for all hosts, or one for each", column="db_path")
+        refuse("port: give one for all hosts, or one for each")
     if not all(port == "" or (port.isascii() and port.isdecimal() and int(port) < 65536) for port in ports):
-        raise InvalidValueError("db_path: port: must be a number from 0 to 65535", column="db_path")
+        refuse("port: must be a number from 0 to 65535")
     return tuple(Host(name, port) for name, port in zip(names, ports, strict=True))
 
 

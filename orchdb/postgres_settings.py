@@ -11,11 +11,11 @@ import math
 import os
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlencode
 
 from sqlalchemy import URL, event
@@ -125,17 +125,20 @@ class PostgresSettings:
     schema: str | None = None
 
     @classmethod
-    def of(cls, url: URL, options: PostgresOptions) -> PostgresSettings:
+    def of(cls, url: URL, options: PostgresOptions, refuse: Callable[[str], NoReturn]) -> PostgresSettings:
         """Check the URL.
+
+        Args:
+            refuse: Raises what it is told is wrong with the URL, as a mistake of whoever gave it.
 
         Raises:
             InvalidValueError: A key of the query is unknown or has no usable value.
         """
-        query = _checked_query(url)
+        query = _checked_query(url, refuse)
         timeout = options.connect_timeout
         if "connect_timeout" in query:
-            timeout = _seconds("connect_timeout", query["connect_timeout"])
-        hosts = hosts_of(url.query, url.host, url.port)
+            timeout = _seconds("connect_timeout", query["connect_timeout"], refuse)
+        hosts = hosts_of(url.query, url.host, url.port, refuse)
         address = url.set(query={})._replace(host=None, port=None)
         return cls(address, hosts, options, query, query.get("pooler") == "transaction", timeout)
 
@@ -294,48 +297,42 @@ def needs_libpq(query: Mapping[str, str | Sequence[str]]) -> bool:
     return asked and find_spec("psycopg") is not None
 
 
-def _checked_query(url: URL) -> dict[str, str]:
+def _checked_query(url: URL, refuse: Callable[[str], NoReturn]) -> dict[str, str]:
     if "@" in f"{url.host}{url.database}":
-        raise _refused(
-            "there is an @ too many: a special character in user or password is written as %40, %2F, %3A ..."
-        )
+        refuse("there is an @ too many: a special character in user or password is written as %40, %2F, %3A ...")
     known = _READ_HERE | _COMMON | _PSYCOPG_ONLY.keys()
     query: dict[str, str] = {}
     for key, value in url.query.items():
         if key not in known:
-            raise _refused(f"the URL has the unknown parameter {key!r}; known are {', '.join(sorted(known))}")
+            refuse(f"the URL has the unknown parameter {key!r}; known are {', '.join(sorted(known))}")
         query[key] = value if isinstance(value, str) else ",".join(value)
     for key, words in _WORDS.items():
         if query.get(key, words[0]) not in words:
-            raise _refused(f"{key} must be one of {', '.join(words)}")
+            refuse(f"{key} must be one of {', '.join(words)}")
     if query.get("sslrootcert") == SYSTEM and query.setdefault("sslmode", "verify-full") != "verify-full":
-        raise _refused("sslrootcert=system is for sslmode=verify-full")
+        refuse("sslrootcert=system is for sslmode=verify-full")
     if url.drivername.endswith("asyncpg"):
         for key, values in _PSYCOPG_ONLY.items():
             if key in query and query.pop(key) not in values:
-                raise _refused(
+                refuse(
                     f"asyncpg cannot do what {key} asks for: write postgresql+psycopg://, with pip install "
                     "'orchdb[psycopg]'"
                 )
     return query
 
 
-def _refused(what: str) -> InvalidValueError:
-    return InvalidValueError(f"db_path: {what}", column="db_path")
-
-
 def _option(value: str | int) -> str:
     return str(value).replace("\\", "\\\\").replace(" ", "\\ ")
 
 
-def _seconds(name: str, text: str) -> float:
+def _seconds(name: str, text: str, refuse: Callable[[str], NoReturn]) -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if 0 <= seconds < math.inf:
-        return seconds
-    raise InvalidValueError(f"db_path: {name} must be a number of seconds from 0", column="db_path")
+    if not 0 <= seconds < math.inf:
+        refuse(f"{name} must be a number of seconds from 0")
+    return seconds
 
 
 def _milliseconds(seconds: float) -> int:

@@ -12,11 +12,17 @@ from orchdb.backend import BackendTransaction, Outcome, Step
 from orchdb.connections import part_of_transaction
 from orchdb.errors import ConnectionLostError, OperationError
 from orchdb.lanes import Lane
+from orchdb.own_statements import SAVEPOINTS, free
 from orchdb.pool import Lanes
 from orchdb.prepared import Parameters, Prepared
 from orchdb.sequences import catch_up, is_behind
 from orchdb.shielding import to_the_end
 
+# COMMIT runs the query of such a cursor to its end, and this one fails: then nothing is kept, whoever sent the COMMIT.
+_GUARD = (
+    f"DECLARE {SAVEPOINTS}guard_{{}} NO SCROLL CURSOR WITH HOLD FOR "
+    "SELECT pg_catalog.current_setting('orchdb.db.transaction() begins and ends the transaction')"
+)
 _FORGET = (
     "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; "
     "DISCARD TEMP"
@@ -29,7 +35,7 @@ class PostgresTransaction(BackendTransaction):
     Postgres ends a transaction in which a statement failed, so each needs a savepoint to be undone to.
     """
 
-    first_savepoint = "orchdb_begin"
+    first_savepoint = f"{SAVEPOINTS}begin"
 
     def __init__(self, lanes: Lanes, lane: Lane, engine: AsyncEngine) -> None:
         self._lanes = lanes
@@ -37,6 +43,8 @@ class PostgresTransaction(BackendTransaction):
         self._engine = engine
         self._over = False
         self._foreign = False  # whether the caller may have run statements of their own
+        self._guards = 0
+        self._guarded = False  # for certain: what is undone takes along what was declared since
 
     @classmethod
     async def begin(cls, lanes: Lanes, lane: Lane, engine: AsyncEngine) -> Self:
@@ -68,6 +76,22 @@ class PostgresTransaction(BackendTransaction):
     async def script(self, statements: Sequence[str]) -> None:
         await self._ready(statements)
 
+    async def before_own(self, before: Sequence[str]) -> None:
+        if self._guarded:
+            await self.script(before)
+            return
+        self._guards += 1
+        # Before the savepoint, so that it outlives a statement that fails.
+        await self.script([_GUARD.format(self._guards), *before])
+        self._guarded = True
+
+    def ended(self) -> bool:
+        return not self._lane.closed() and self._lane.idle()
+
+    async def undo(self, savepoint: str | None) -> None:
+        self._guarded = False
+        await super().undo(savepoint)
+
     async def _ready(self, before: Sequence[str]) -> None:
         if self._lane.closed():
             raise ConnectionLostError("the connection to the server was lost")
@@ -84,9 +108,10 @@ class PostgresTransaction(BackendTransaction):
         return False
 
     async def commit(self) -> None:
+        free(self._lane.connection.sync_connection)
         try:
             # In a transaction that has failed COMMIT would roll back and say nothing; this fails there, and in another.
-            await self.script([f"RELEASE SAVEPOINT {self.first_savepoint}"])
+            await self.script([*["CLOSE ALL"] * bool(self._guards), f"RELEASE SAVEPOINT {self.first_savepoint}"])
             with self._lane.in_time():
                 await self._lane.connection.commit()
         except BaseException:
@@ -95,6 +120,7 @@ class PostgresTransaction(BackendTransaction):
         await self._end()
 
     async def rollback(self) -> None:
+        free(self._lane.connection.sync_connection)
         try:
             await to_the_end(self._rollback())
         finally:

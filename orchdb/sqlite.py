@@ -39,7 +39,9 @@ from orchdb.files import (
 )
 from orchdb.jobs import ManyRows, OneStatement
 from orchdb.location import MEMORY
+from orchdb.own_statements import refuse_ends
 from orchdb.prepared import Parameters, Prepared
+from orchdb.raising import raised_as
 from orchdb.readers import Readers
 from orchdb.shielding import to_the_end
 from orchdb.space import give_back
@@ -91,22 +93,20 @@ class SqliteBackend(Backend):
         self._frozen: Frozen | None = None
         self._write_engine = engine(file_uri(self.path, mode="rw"), 1, configure_writer(durability))
         event.listen(self._write_engine.sync_engine, "before_cursor_execute", _refuse_after_the_end)
+        event.listen(self._write_engine.sync_engine, "before_cursor_execute", refuse_ends)
         self._read_uri = file_uri(self.path, mode="ro" if read_only else "rw")
         self._read_engine = engine(self._read_uri, READERS + 1, configure_reader, "BEGIN")
         self.dialect = self._write_engine.dialect
 
     async def open(self) -> None:
-        try:
-            (require if self._read_only else make)(self.path)
-            warn_about(self.path)
-            await until_free(lambda: to_the_end(self._attempt()), self._lock_timeout, _is_locked)
-            return
-        except BaseException as error:
-            await to_the_end(self.close())
-            if not isinstance(error, (sqlite3.Error, DBAPIError)):
+        with raised_as((sqlite3.Error, DBAPIError), partial(named, self.path)):
+            try:
+                (require if self._read_only else make)(self.path)
+                warn_about(self.path)
+                await until_free(lambda: to_the_end(self._attempt()), self._lock_timeout, _is_locked)
+            except BaseException:
+                await to_the_end(self.close())
                 raise
-            failure = named(self.path, error)
-        raise failure
 
     async def _attempt(self) -> None:
         """Open everything or nothing, and wait no longer than a moment for a lock."""

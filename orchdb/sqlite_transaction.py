@@ -12,8 +12,9 @@ from orchdb.backend import BROKEN, BackendTransaction, Outcome, Step
 from orchdb.connections import part_of_transaction
 from orchdb.errors import OperationError
 from orchdb.files import Watch
-from orchdb.foreign_triggers import Connection
+from orchdb.foreign_triggers import Connection, ForeignTriggers
 from orchdb.jobs import ManyRows, OneStatement
+from orchdb.own_statements import free
 from orchdb.prepared import Parameters, Prepared
 from orchdb.shielding import to_the_end
 from orchdb.work import Work
@@ -44,8 +45,35 @@ class InTransaction(Work):
     def __call__(self, connection: Connection) -> Any:
         if not connection.in_transaction:
             raise OperationError(BROKEN)
-        self._before(connection)
-        return self._work(connection)
+        triggers = connection.foreign_triggers
+        held, triggers.held = triggers.held, False
+        try:
+            self._before(connection)
+            return self._work(connection)
+        finally:
+            triggers.held = held
+
+
+class Hold(InTransaction):
+    """From here on only works of orchdb's begin and end transactions on the connection, and touch its savepoints.
+
+    Its statements are compiled anew, for SQLite to ask: it keeps those that have run, also ``COMMIT``.
+    """
+
+    def __init__(self, before: Sequence[str]) -> None:
+        super().__init__(Script(before))
+        self.triggers: ForeignTriggers | None = None
+
+    def __call__(self, connection: Connection) -> None:
+        super().__call__(connection)
+        connection.look_out()
+        self.triggers = connection.foreign_triggers
+        self.triggers.held = True
+
+    def let_go(self) -> None:
+        """Let others begin and end them again; from the event loop, while nothing runs in the thread."""
+        if self.triggers is not None:
+            self.triggers.held = False
 
 
 class Undo(Work):
@@ -74,6 +102,7 @@ class SqliteTransaction(BackendTransaction):
         self._engine = engine
         self._lane = writer.lane
         self._watch = watch
+        self._hold: Hold | None = None
 
     def caller_connection(self, step: Step) -> AsyncConnection:
         return part_of_transaction(self._engine, self._lane.connection, step, shielded=True)
@@ -92,9 +121,27 @@ class SqliteTransaction(BackendTransaction):
         if statements:
             await self._call(Script(statements))
 
+    async def before_own(self, before: Sequence[str]) -> None:
+        if self._hold is not None and self._hold.triggers is not None:
+            await self.script(before)
+            return
+        self._hold = Hold(before)
+        await self._in_thread(self._hold)
+
+    def ended(self) -> bool:
+        return not self._lane.in_transaction()
+
+    def _let_go(self) -> None:
+        free(self._lane.connection.sync_connection)
+        if self._hold is not None:
+            self._hold.let_go()
+
     async def _call(self, work: Work, before: Sequence[str] = ()) -> Any:
+        return await self._in_thread(InTransaction(work, before))
+
+    async def _in_thread(self, work: Work) -> Any:
         try:
-            return await self._lane.call(InTransaction(work, before))
+            return await self._lane.call(work)
         except sqlite3.DatabaseError as error:
             self._watch.saw(error)
             raise
@@ -104,6 +151,7 @@ class SqliteTransaction(BackendTransaction):
         return True
 
     async def commit(self) -> None:
+        self._let_go()
         try:
             # A failure such as a full disk may have ended the transaction: COMMIT would then say nothing.
             await self._call(Check(self._watch))
@@ -114,6 +162,7 @@ class SqliteTransaction(BackendTransaction):
         self._writer.release()
 
     async def rollback(self) -> None:
+        self._let_go()
         try:
             await to_the_end(self._rollback())
         finally:

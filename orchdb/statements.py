@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     Tuple,
     bindparam,
+    cast,
     delete,
     exists,
     func,
@@ -72,6 +73,7 @@ class TableStatements(Generic[Row]):
         # Each shape is built once; how many there are is bounded by the tables' columns, and the caches by their size.
         self.one = lru_cache(maxsize=8)(self._one)
         self.page = lru_cache(maxsize=512)(self._page)
+        self.numbers = lru_cache(maxsize=64)(self._numbers)
         self.stretch = lru_cache(maxsize=16)(self._stretch)
         self.stretch_end = lru_cache(maxsize=1)(self._stretch_end)
         self.insert = lru_cache(maxsize=8)(self._insert)
@@ -115,17 +117,8 @@ class TableStatements(Generic[Row]):
         include_deleted: bool = False,
     ) -> Statement[Row]:
         """A list: filters by equality, then ``bounds`` out of since, until, after, limit and offset."""
-        columns = self.table.c
-        created, key = columns.created_at, columns.id
-        core: Select[Any] = select(self.table).where(
-            *(columns[name] == self._bind(name, name, lookup=True) for name in equal), *self._unless(include_deleted)
-        )
-        if "since" in bounds:
-            since = self._bind("since", "created_at", lookup=True)
-            core = core.where(created >= since, is_understood(created, ">=", since))
-        if "until" in bounds:
-            until = self._bind("until", "created_at", lookup=True)
-            core = core.where(created < until, is_understood(created, "<", until))
+        created, key = self.table.c.created_at, self.table.c.id
+        core: Select[Any] = select(self.table).where(*self._fitting(equal, bounds), *self._unless(include_deleted))
         if "after" in bounds:
             there = self._cursor()
             core = core.where(self._position() < there if newest_first else self._position() > there)
@@ -135,6 +128,25 @@ class TableStatements(Generic[Row]):
         if "offset" in bounds:
             core = core.offset(bindparam("offset", type_=BigInteger()))
         return Statement(self.table, core)
+
+    def _fitting(self, equal: tuple[str, ...], bounds: tuple[str, ...]) -> list[ColumnElement[bool]]:
+        """The filters of a list, without its position."""
+        created = self.table.c.created_at
+        fits: list[ColumnElement[bool]] = self._equal(equal)
+        if "since" in bounds:
+            since = self._bind("since", "created_at", lookup=True)
+            fits += [created >= since, is_understood(created, ">=", since)]
+        if "until" in bounds:
+            until = self._bind("until", "created_at", lookup=True)
+            fits += [created < until, is_understood(created, "<", until)]
+        return fits
+
+    def _numbers(self, equal: tuple[str, ...], bounds: tuple[str, ...]) -> Statement[Any]:
+        """The ids of all lines of a list as text with commas between them, so many thousands to a row, in any order."""
+        key = self.table.c.id
+        comma: Any = literal_column("','", Text())  # SQLAlchemy would bind it, and only when the statement runs
+        core = select(func.aggregate_strings(cast(key, Text), comma).label("ids")).where(*self._fitting(equal, bounds))
+        return Statement(self.table, core.group_by(key.bitwise_rshift(literal_column("16"))))
 
     def _stretch(self, equal: tuple[str, ...]) -> Statement[Row]:
         """The lines with an id above ``after_id`` and up to ``up_to_id``, in order, and of them those that fit."""
@@ -256,10 +268,9 @@ class TableStatements(Generic[Row]):
         if isinstance(self.table.c.id.type, Identifier):
             key = bindparam("after_id", type_=CursorIdentifier())
             key = stored_id(key, bindparam("after_id_bytes", type_=LargeBinary()))
-        given = bindparam("after_stored", type_=StoredTime())
-        return tuple_(
-            stored_time(self.table.c.created_at, key, given, bindparam("after_time", type_=CursorTime())), key
-        )
+        given = bindparam("after_stored", type_=StoredTime()), bindparam("after_stored_bytes", type_=LargeBinary())
+        shown = bindparam("after_time", type_=CursorTime())
+        return tuple_(stored_time(self.table.c.created_at, key, *given, shown), key)
 
     def _delete(self) -> Statement[Row]:
         return Statement(self.table, delete(self.table).where(self._by_id()))

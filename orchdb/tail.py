@@ -9,13 +9,14 @@ gives the lines whose ids were taken before, but which are committed after its c
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from orchdb.backend import Horizon
 from orchdb.clocks import pause
 from orchdb.database import Database
 from orchdb.errors import InvalidValueError
+from orchdb.log_numbers import LINES_AT_A_TIME, runs
 from orchdb.operations.table_operations import checked_number
 from orchdb.prepared import Statement
 from orchdb.rows import AgentLogRow, SystemLogRow
@@ -23,7 +24,6 @@ from orchdb.statements import TableStatements
 from orchdb.verbs import failures_reported
 
 LogRow = TypeVar("LogRow", AgentLogRow, SystemLogRow)
-_LINES_AT_A_TIME = 500
 
 
 def tail(
@@ -75,7 +75,7 @@ class _Follower(Generic[LogRow]):
             last, writers, gaps = await beginning()
             if gaps:
                 await self._wait_for(writers)
-                for first, end in _runs(await self._database.filled(self._operation, self._statements.table, gaps)):
+                for first, end in runs(await self._database.filled(self._operation, self._statements.table, gaps)):
                     for row in await self._rows(first - 1, end):
                         yield row
         while True:
@@ -99,23 +99,14 @@ class _Follower(Generic[LogRow]):
 
     async def _end_of_stretch(self, last: int, newest: int) -> int:
         """How far to read: over so many lines and not ids, because any number of ids may be missing."""
-        if newest - last <= _LINES_AT_A_TIME:
+        if newest - last <= LINES_AT_A_TIME:
             return newest
         stretch = {"after_id": last, "up_to_id": newest}
         rows = await self._database.fetch_newest(
-            self._operation, self._statements.stretch_end(_LINES_AT_A_TIME), stretch
+            self._operation, self._statements.stretch_end(LINES_AT_A_TIME), stretch
         )
         return int(rows[0]["id"]) if rows else newest
 
     async def _rows(self, last: int, end: int) -> list[LogRow]:
         stretch = {**self._values, "after_id": last, "up_to_id": end}
         return await self._database.fetch_newest(self._operation, self._statement, stretch)
-
-
-def _runs(ids: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """The first and the last of each stretch of ids without a gap, of a bounded length."""
-    start = 0
-    for place, number in enumerate(ids):
-        if place + 1 == len(ids) or ids[place + 1] != number + 1 or place + 1 - start == _LINES_AT_A_TIME:
-            yield ids[start], number
-            start = place + 1

@@ -10,8 +10,8 @@ import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence, Sized
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence, Sized
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from orchdb.blocks import Scope
 from orchdb.errors import OrchdbError, translate
 from orchdb.naive_times import NaiveDatetimeWarning
 from orchdb.prepared import Parameters, Prepared, Statement
+from orchdb.raising import raised_as
 from orchdb.values import NoSuchRowError
 
 Row = TypeVar("Row")
@@ -132,20 +133,15 @@ class Verbs(ABC):
     ) -> Result:
         """What ``_run`` does, for anything that is not one statement."""
         started = time.perf_counter()
-        failure: OrchdbError
-        try:
+        with failures_translated(operation, table):
             self._enter(write=write)
             try:
                 result = await run()
             finally:
                 self._leave()
-        except Exception as error:
-            failure = failed(error, operation, table)
-        else:
-            if logger.isEnabledFor(logging.DEBUG):
-                _log(operation, table, len(result) if isinstance(result, Sized) else 0, started)
-            return result
-        raise failure
+        if logger.isEnabledFor(logging.DEBUG):
+            _log(operation, table, len(result) if isinstance(result, Sized) else 0, started)
+        return result
 
 
 def _checked(prepared: Prepared, rows: Sequence[Values], first: int) -> list[Parameters]:
@@ -163,14 +159,14 @@ def _checked(prepared: Prepared, rows: Sequence[Values], first: int) -> list[Par
     return parameters
 
 
-@contextmanager
-def failures_reported(operation: str, table: str) -> Generator[None]:
+def failures_reported(operation: str, table: str) -> raised_as[OrchdbError]:
     """Log a failure of this block, which checks what a caller gave before any statement, as one of the operation."""
-    try:
-        yield
-    except OrchdbError as error:
-        failed(error, operation, table)
-        raise
+    return raised_as(OrchdbError, lambda error: failed(error, operation, table))
+
+
+def failures_translated(operation: str, table: str | None) -> raised_as[Exception]:
+    """Raise whatever this block raises, a driver's exceptions among it, as a failure of the operation, and log it."""
+    return raised_as(Exception, lambda error: failed(error, operation, table))
 
 
 def failed(error: Exception, operation: str, table: str | None) -> OrchdbError:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from orchdb.errors import (
     sqlstate,
     translate,
 )
+from orchdb.raising import raised_as
 from orchdb.shielding import to_the_end
 from orchdb.tables import metadata
 from orchdb.threads import in_thread
@@ -47,6 +49,8 @@ _REVISION = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608
 
 # "orchdb" in ASCII: any number would do, as long as every process takes the same.
 _ADVISORY_LOCK = 0x6F7263686462
+BUSY = "55P03"
+"""The code of a failure to be tried again: another session of the server holds what a change of the schema needs."""
 _TRY_MS = 200
 """How long an upgrade waits at a time for the tables of a server: in between the caller can be cancelled."""
 # What tells an unversioned file of ours from another program's that happens to have a table of the same name.
@@ -61,10 +65,6 @@ _one_migration = threading.Lock()
 
 Before = Callable[[str | None], AbstractAsyncContextManager[None]]
 """Given the old revision, a block around the change: it is entered before anything is changed."""
-
-
-class SchemaBusyError(OperationError):
-    """Another process is changing the schema: to be tried again."""
 
 
 class Step(Enum):
@@ -151,7 +151,8 @@ async def create(connection: AsyncConnection, schema_path: Path | None = None) -
 
     Raises:
         SchemaError: The schema file is missing or invalid.
-        SchemaBusyError: Another process is changing the schema; on SQLite that is the driver's error of a lock.
+        OperationError: Another process is changing the schema, with the code ``BUSY``; on SQLite that is the driver's
+            error of a lock.
     """
     async with connection.begin():
         await connection.run_sync(_create, schema_path)
@@ -169,7 +170,8 @@ async def upgrade(make_engine: Callable[[], AsyncEngine], before: Before | None 
 
     Raises:
         SchemaError: A revision cannot be applied; the database is as it was.
-        SchemaBusyError: Another process is changing the schema; on SQLite that is the driver's error of a lock.
+        OperationError: Another process is changing the schema, with the code ``BUSY``; on SQLite that is the driver's
+            error of a lock.
     """
     await to_the_end(in_thread(lambda: asyncio.run(_upgrade(make_engine, before))))
 
@@ -186,7 +188,7 @@ def lock(connection: Connection) -> None:
 
 def _try_lock(connection: Connection) -> None:
     if not connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({_ADVISORY_LOCK})").scalar():
-        raise SchemaBusyError("another process was changing the schema for longer than lock_timeout", code="55P03")
+        raise OperationError("another process was changing the schema for longer than lock_timeout", code=BUSY)
 
 
 def shipped(name: str) -> Path:
@@ -261,21 +263,17 @@ def _create(connection: Connection, schema_path: Path | None) -> None:
 
 
 def _apply_file(connection: Connection, path: Path) -> None:
-    script = None
-    with contextlib.suppress(OSError, UnicodeError):
+    with raised_as((OSError, UnicodeError), lambda _: SchemaError(f"the schema file {path} cannot be read")):
         script = path.read_text(encoding="utf-8")
-    if script is None:
-        raise SchemaError(f"the schema file {path} cannot be read")
     for statement in statements_of(script):
-        failure = None
-        try:
+        with raised_as(DBAPIError, partial(_invalid, path, statement)):
             connection.exec_driver_sql(statement)
-        except DBAPIError as error:
-            failure = str(error.orig)
-        if failure is not None:
-            raise SchemaError(f"the schema file {path} is invalid: {failure}, in: {statement[:200]}")
     if _examine(connection).revision != HEAD:
         raise SchemaError(f"the schema file {path} does not make the revision {HEAD}")
+
+
+def _invalid(path: Path, statement: str, error: DBAPIError) -> SchemaError:
+    return SchemaError(f"the schema file {path} is invalid: {error.orig}, in: {statement[:200]}")
 
 
 async def _upgrade(make_engine: Callable[[], AsyncEngine], before: Before | None) -> None:
@@ -308,15 +306,15 @@ def _lock_tables(connection: Connection) -> None:
         return
     found = {*inspect(connection).get_table_names()} & {VERSION_TABLE, *metadata.tables}
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_TRY_MS}")
-    try:
+    with raised_as(DBAPIError, _busy):
         connection.exec_driver_sql(f"LOCK TABLE {', '.join(sorted(found))} IN ACCESS EXCLUSIVE MODE")
-    except DBAPIError as error:
-        if sqlstate(error) != "55P03":
-            raise
-    else:
-        connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
-        return
-    raise SchemaBusyError("a table stayed locked by another session for longer than lock_timeout", code="55P03")
+    connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
+
+
+def _busy(error: DBAPIError) -> Exception:
+    if sqlstate(error) != BUSY:
+        return error
+    return OperationError("a table stayed locked by another session for longer than lock_timeout", code=BUSY)
 
 
 def _run_revisions(connection: Connection) -> None:
@@ -327,17 +325,16 @@ def _run_revisions(connection: Connection) -> None:
     config = Config(str(shipped("alembic.ini")))
     config.set_main_option("script_location", str(shipped("migrations")).replace("%", "%%"))
     config.attributes["connection"] = connection
-    failure: str
-    try:
-        with _one_migration:
-            command.upgrade(config, "head")
-        return
-    except OrchdbError:
-        raise
-    except CommandError as error:
-        failure = str(error)
-    except DBAPIError as error:
+    with raised_as((CommandError, DBAPIError), _upgrade_failed), _one_migration:
+        command.upgrade(config, "head")
+
+
+def _upgrade_failed(error: Exception) -> Exception:
+    if isinstance(error, OrchdbError):
+        return error
+    why = str(error)
+    if isinstance(error, DBAPIError):
         if sqlite_code(error) not in _STATEMENT_CODES and sqlstate(error)[:2] not in _STATEMENT_CLASSES:
-            raise
-        failure = reason(error)
-    raise SchemaError(f"the upgrade failed, and nothing was changed: {failure}")
+            return error
+        why = reason(error)
+    return SchemaError(f"the upgrade failed, and nothing was changed: {why}")

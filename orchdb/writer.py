@@ -90,6 +90,10 @@ class Lane:
         self.post(partial(attempt, work), partial(settle, future))
         return await to_the_end(future)
 
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open, as far as is known here."""
+        return bool(self._driver._conn.in_transaction)
+
     def interrupt(self) -> None:
         """Stop the statement that is running, if one is."""
         with contextlib.suppress(ValueError, sqlite3.Error):  # the connection may just be closed

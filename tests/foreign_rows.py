@@ -5,7 +5,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
+
+import pytest
 
 from orchdb import DatabaseManager
 from orchdb.models import Agent, AgentLog, OrchestratorAgent, Prompt, SystemLog
@@ -93,6 +96,32 @@ NOT_UNDERSTOOD: tuple[Any, ...] = (
     NoUtf8(b"\xff\xff"),
 )
 
+
+def spellings_of(moment: datetime) -> list[Any]:
+    """The same time, to the second, in every spelling that is understood; one with a fraction more."""
+    east = moment + timedelta(hours=2)
+    seconds = int(moment.timestamp())
+    year, week, day = moment.isocalendar()
+    return [
+        moment.strftime("%Y-%m-%dT%H:%M:%S.%f"),
+        moment.strftime("%Y-%m-%d %H:%M:%S"),
+        moment.strftime("%Y-%m-%dT%H:%M:%Sz"),
+        east.strftime("%Y-%m-%dT%H:%M:%S+0200"),
+        east.strftime("%Y-%m-%d %H:%M:%S+02"),
+        east.strftime("%Y-%m-%d %H:%M:%S.000 +0200 CEST"),
+        moment.strftime("%Y%m%dT%H%M%SZ"),
+        moment.strftime("%Y%m%d%H%M%S"),
+        moment.strftime(f"{year:04}-W{week:02}-{day}T%H:%M:%S"),
+        seconds,
+        str(seconds),
+        seconds + 0.25,
+        seconds * 1000,
+        seconds * 1_000_000,
+        f"{seconds / 86400 + 2440587.5:.9f}",
+        moment.strftime("%Y-%m-%d %H:%M:%S").encode(),
+    ]
+
+
 Call = Callable[..., Awaitable[list[Any]]]
 
 
@@ -155,6 +184,8 @@ PLACES = {
         ),
     )
 }
+
+every_place = pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
 
 
 def parents(connection: sqlite3.Connection) -> None:

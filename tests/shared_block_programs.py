@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hypothesis import strategies as st
-from sqlalchemy import insert
+from sqlalchemy import insert, text
 
 from orchdb import DatabaseManager, OrchdbError, Transaction
 from orchdb.tables import system_logs
 from tests.support import NO_ROW
 
+ENDS = ("COMMIT", "ROLLBACK", "BEGIN", "/* by hand */ end", "RELEASE orchdb_1", "ROLLBACK TO orchdb_2", "COMMIT; BEGIN")
 ROWS = 30  # of a bulk: more than go to Postgres without COPY
 
 
@@ -48,6 +49,7 @@ _simple = st.one_of(
     st.builds(Step, st.just("bulk"), flag=st.booleans()),
     st.builds(Step, st.just("own"), flag=st.booleans()),
     st.builds(Step, st.sampled_from(["refused", "refused bulk", "fail", "read"])),
+    st.builds(Step, st.just("end"), st.integers(0, len(ENDS) - 1), flag=st.booleans()),
     st.builds(Step, st.just("pause"), st.integers(0, 5)),
     st.builds(Step, st.just("cancel"), st.integers(0, 9)),
     st.builds(Step, st.just("impatient"), st.integers(0, 3), flag=st.booleans()),
@@ -174,13 +176,13 @@ class Program:
     async def _call(self, part: Part, step: Step) -> None:
         """One call; with the flag its error is the task's end."""
         try:
-            await self._noted(part, step.kind)
+            await self._noted(part, step.kind, step.number)
         except OrchdbError:
             if step.flag:
                 raise
 
-    async def _noted(self, part: Part, kind: str) -> None:
-        rows, call = self._statement(part.tx, kind)
+    async def _noted(self, part: Part, kind: str, number: int = 0) -> None:
+        rows, call = self._statement(part.tx, kind, number)
         await call
         part.told.extend(rows)
 
@@ -193,7 +195,7 @@ class Program:
         task.cancel()
         await asyncio.wait((task,))
 
-    def _statement(self, tx: Transaction, kind: str) -> tuple[list[str], Awaitable[Any]]:
+    def _statement(self, tx: Transaction, kind: str, number: int) -> tuple[list[str], Awaitable[Any]]:
         """The rows of a call, and the call."""
         rows = [self._row() for _ in range(ROWS if "bulk" in kind else 1)]
         lines: list[Any] = [{"log_level": "INFO", "component": self._name, "message": row} for row in rows]
@@ -205,6 +207,8 @@ class Program:
                 return [], tx.create_agent_logs([line | {"agent_id": NO_ROW} for line in lines])
             case "own":
                 return rows, tx.conn.execute(insert(system_logs).values(lines))
+            case "end":  # one that is not refused would be told, and its row would be missing
+                return rows, tx.conn.execute(text(ENDS[number]))
             case "refused":
                 return [], tx.create_agent(NO_ROW, rows[0])
             case "read":

@@ -164,6 +164,7 @@ def test_an_unusable_place_is_one_line_without_a_password(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert "secret" not in one_line_error(run("demo", "--db", place))
+    assert "--db: " in one_line_error(run("demo", "--db", "postgresql://someone@host/name?sslmode=maybe"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import logging
 import pickle
+import pkgutil
 import re
 import traceback
 from collections.abc import Callable
@@ -138,6 +140,16 @@ def test_the_tree_is_this() -> None:
     assert issubclass(InvalidValueError, ValueError)
     exported = {value for value in vars(orchdb).values() if inspect.isclass(value) and issubclass(value, Exception)}
     assert exported == {OrchdbError, *TREE, NaiveDatetimeWarning}
+
+
+def test_there_is_no_error_beside_the_exported_ones() -> None:
+    for module in pkgutil.walk_packages(orchdb.__path__, "orchdb."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    below: list[type[OrchdbError]] = [OrchdbError]
+    for kind in below:
+        below += kind.__subclasses__()
+    assert {kind for kind in below if kind.__module__.startswith("orchdb")} == {OrchdbError, *TREE}
 
 
 def test_what_is_exported_is_exactly_what_is_public() -> None:

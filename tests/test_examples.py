@@ -147,9 +147,33 @@ def test_several_files_are_stored_at_the_same_time_and_a_bad_one_stops_no_other(
     assert query(tmp_path / "runs.db", status) == [("completed", 6), ("failed", 1)]
 
 
-@pytest.mark.parametrize("content", [{"info": None}, {"trajectory": None, "info": {"model_stats": []}}, {"history": 1}])
-def test_a_run_without_steps_is_a_failed_agent(tmp_path: Path, content: object) -> None:
-    path = write_run(tmp_path, "empty.traj", content)
+@pytest.mark.parametrize(
+    ("content", "missing"),
+    [
+        ({"a": 1}, "trajectory"),
+        ({"info": None, "history": []}, "trajectory"),
+        ({"trajectory": None}, "trajectory"),
+        ({"trajectory": {"0": {}}}, "trajectory"),
+        ([], "JSON object"),
+        ([{"trajectory": []}], "JSON object"),
+        ("trajectory", "JSON object"),
+    ],
+)
+def test_a_file_that_is_no_recorded_run_is_named_with_what_it_lacks_and_nothing_is_written(
+    tmp_path: Path, content: object, missing: str
+) -> None:
+    path = write_run(tmp_path, "other.json", content)
+    done = run_example("record_run.py", path, "--db", "runs.db", folder=tmp_path)
+    assert done.returncode == 1
+    assert "other.json: not stored: is no recorded run: it " in done.stdout
+    assert missing in done.stdout
+    assert done.stderr == ""
+    assert [found.name for found in tmp_path.iterdir()] == ["other.json"]
+
+
+@pytest.mark.parametrize("rest", [{"info": None}, {"info": {"model_stats": []}}, {"history": 1}])
+def test_a_run_without_steps_is_a_failed_agent(tmp_path: Path, rest: dict[str, Any]) -> None:
+    path = write_run(tmp_path, "empty.traj", {"trajectory": [], **rest})
     done = run_example("record_run.py", path, "--db", "runs.db", folder=tmp_path)
     assert done.returncode == 0, done.stdout
     assert "failed: 0 prompts, 0 log lines, 0 + 0 tokens, $0.00000" in done.stdout
@@ -199,7 +223,7 @@ async def test_a_difference_is_found_whatever_it_is(tmp_path: Path, table: str, 
     run = example.read_run(write_run(tmp_path, "a.traj"))
     async with DatabaseManager(tmp_path / "runs.db") as db:
         definition = await db.create_orchestrator_agent("recorded")
-        report, _ = await example.record(db, definition, "session", run.file)
+        report, _ = await example.record(db, definition, "session", *example.read(run.file))
         assert report.problems == []
         connection = sqlite3.connect(tmp_path / "runs.db")
         connection.execute(f"UPDATE {table} SET {change} WHERE rowid = (SELECT max(rowid) FROM {table})")

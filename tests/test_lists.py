@@ -14,8 +14,9 @@ import pytest
 from sqlalchemy import text
 
 from orchdb import DatabaseManager, InvalidValueError, cursor_of
+from orchdb.cursors import position
 from orchdb.operations import Operations
-from tests.support import TABLES, call, collected, other_program
+from tests.support import NO_ROW, TABLES, call, collected, other_program
 
 ROWS = 7
 
@@ -239,6 +240,38 @@ def test_only_a_row_has_a_cursor(row: Any) -> None:
         cursor_of(row)
 
 
+async def test_what_a_caller_puts_into_a_row_does_not_change_its_cursor(filled: Filled) -> None:
+    beside = {"component": "x", "log_type": "x", "prompt_type": "x", "session_id": "x", "agent_type": "x"}
+    for it in LISTS:
+        row = (await filled.rows(it))[0]
+        extended: Any = {**beside, **row}
+        assert cursor_of(extended) == cursor_of(row)
+
+
+@pytest.mark.parametrize(
+    ("beside", "table"),
+    [
+        ({"session_id": "x"}, "agents"),
+        ({"agent_type": "x"}, "orchestrator_agents"),
+        ({"agent_id": "x", "prompt_type": "x"}, "prompts"),
+        ({"agent_id": "x", "log_type": "x", "session_id": "x"}, "agent_logs"),
+        ({"component": "x"}, "system_logs"),
+        ({"agent_id": "x", "session_id": "x"}, None),
+        ({"log_level": "INFO", "message": "x", "details": None}, None),
+        ({"status": "failed"}, None),
+    ],
+)
+def test_a_part_of_a_row_has_a_cursor_if_it_can_only_be_of_one_table(beside: Any, table: str | None) -> None:
+    key = 1 if str(table).endswith("_logs") else NO_ROW
+    for names in (beside, dict(reversed(beside.items()))):
+        row: Any = {"id": key, "created_at": "2026-02-04T10:30:00.000000", **names}
+        if table is None:
+            with pytest.raises(InvalidValueError, match="cursor_of"):
+                cursor_of(row)
+        else:
+            assert position(cursor_of(row), table)
+
+
 @pytest.mark.parametrize("it", WITH_TIMES, ids=str)
 async def test_since_is_inclusive_and_until_is_exclusive(filled: Filled, it: List) -> None:
     rows = await filled.rows(it)
@@ -279,6 +312,22 @@ async def test_a_page_has_at_least_one_row(db: DatabaseManager, agent_id: str) -
         for rows in (untyped.iter_system_logs(page_size=size), untyped.iter_agent_logs(agent_id, page_size=size)):
             with pytest.raises(InvalidValueError):
                 await collected(rows)
+
+
+async def test_an_iterator_and_a_tail_report_what_they_refuse_under_their_own_name(
+    db: DatabaseManager, agent_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    untyped: Any = db
+    bad: list[dict[str, Any]] = [{"log_level": "LOUD"}, {"since": "yesterday"}, {"page_size": 0}, {"poll_seconds": 0}]
+    for (name, options), table in product(product(("iter", "tail"), bad), ("agent_logs", "system_logs")):
+        (option,) = options
+        if option in {"iter": ("poll_seconds",), "tail": ("since", "page_size")}[name]:
+            continue
+        caplog.clear()
+        with pytest.raises(InvalidValueError) as caught:
+            await collected(getattr(untyped, f"{name}_{table}")(*[agent_id] * (table == "agent_logs"), **options))
+        assert (caught.value.operation, caught.value.table) == (f"{name}_{table}", table)
+        assert [record.getMessage() for record in caplog.records] == [str(caught.value)]
 
 
 async def test_an_iterator_sees_the_lines_that_are_written_meanwhile(db: DatabaseManager) -> None:

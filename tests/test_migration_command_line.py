@@ -102,6 +102,7 @@ def test_the_sql_for_postgres_can_be_printed_and_run_by_hand(postgres_url: str) 
             "nothing was changed, there is no connection: nothing listens there",
         ),
         ("README-is-no-database", "not a database"),
+        ("postgresql://me:secret@host/name?sslmode=maybe", "-x url: sslmode must be one of"),
     ],
 )
 def test_what_cannot_be_upgraded_is_said_in_one_line_without_a_password(tmp_path: Path, url: str, said: str) -> None:

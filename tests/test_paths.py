@@ -196,10 +196,51 @@ async def test_an_empty_file_is_made_a_database(tmp_path: Path) -> None:
     assert path.stat().st_size > 0
 
 
-@pytest.mark.parametrize("db_path", ["", "nul\0.db", b"bytes.db", Path("nul\0.db")])
-def test_what_is_no_path_is_an_invalid_value(db_path: Any) -> None:
+@pytest.mark.parametrize(
+    "db_path",
+    [
+        "",
+        "nul\0.db",
+        b"bytes.db",
+        Path("nul\0.db"),
+        " ",
+        "   ",
+        "\t\n",
+        "\u00a0",
+        "\ufeff",
+        '""',
+        "' '",
+        "sqlite:///  ",
+    ],
+)
+def test_what_is_no_path_is_an_invalid_value(here: Path, db_path: Any) -> None:
     with pytest.raises(InvalidValueError, match="db_path"):
         DatabaseManager(db_path)
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    "db_path",
+    [":memory", "memory:", "::memory::", ":MEMORY:", ":Memory", ":mem:", ":memroy:", ":in-memory:", " :memory: ",
+     "':memory:'", ":memory:\n", ":memory:?cache=shared", "file::memory:", "file::memory:?cache=shared", "sqlite:///:memory"],
+)  # fmt: skip
+def test_what_is_nearly_the_database_in_memory_becomes_no_file(
+    here: Path, monkeypatch: pytest.MonkeyPatch, db_path: str
+) -> None:
+    with pytest.raises(InvalidValueError, match=r"db_path: .*:memory:"):
+        DatabaseManager(db_path)
+    monkeypatch.setenv("ORCHESTRATOR_DB_PATH", db_path)
+    with pytest.raises(InvalidValueError, match=r"db_path \(from ORCHESTRATOR_DB_PATH\): .*:memory:"):
+        DatabaseManager()
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["memory", "memory.db", "mem", ":memory:.db", "./:memory", "a:memory:", " .db", "in memory"]
+)
+async def test_a_name_that_has_something_of_it_is_a_file(here: Path, name: str) -> None:
+    await opened(name)
+    assert files_below(here) == {name.removeprefix("./")}
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,25 @@ def test_a_parameter_without_a_usable_value_is_refused(driver: str, query: str) 
     assert "pwpwpw" not in str(error)
 
 
+@pytest.mark.parametrize("query", ["sslmode=yes", "connect_timeout=soon", "own=1", "port=x", "host=a,b&port=1,2,3"])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_what_is_wrong_with_a_url_is_said_of_what_it_was_given_as(
+    monkeypatch: pytest.MonkeyPatch, driver: str, query: str
+) -> None:
+    url = f"postgresql+{driver}://user:pwpwpw@host/db?{query}"
+    error = refused("postgresql://host/db", read_url=url)
+    assert error.message.startswith("read_url: ")
+    assert error.column == "read_url"
+    for variable in ("ORCHESTRATOR_DB_PATH", "ORCHESTRATOR_DB_URL"):
+        monkeypatch.setenv(variable, url)
+        assert refused(None).message.startswith(f"db_path (from {variable}): ")
+
+
+def test_what_the_driver_of_the_first_url_cannot_do_is_said_of_the_other() -> None:
+    error = refused("postgresql+asyncpg://host/db", read_url="postgresql+psycopg://host/db?channel_binding=require")
+    assert error.column == "read_url"
+
+
 def test_a_password_with_an_at_sign_that_is_not_encoded_never_shows() -> None:
     assert "rest-of-it" not in str(refused("postgresql://user:pw@rest-of-it@host/db"))
 

@@ -1,4 +1,4 @@
-"""What the README shows, as a new user tries it."""
+"""What the README and the recipes of the documentation do, as a new user tries them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from importlib.metadata import metadata
 from pathlib import Path
 
 import psycopg
@@ -16,22 +15,12 @@ from sqlalchemy import make_url
 import orchdb
 from orchdb import DatabaseManager, NewAgentLog
 from tests.conftest import Target
+from tests.pages import page
 from tests.support import complaints
 
 
-def readme() -> str:
-    """The file of the checkout, or what the installed package says of itself."""
-    file = Path(__file__).parents[1] / "README.md"
-    return file.read_text(encoding="utf-8") if file.exists() else str(metadata("orchdb").json["description"])
-
-
-def blocks(language: str) -> list[str]:
-    """The blocks of code in this language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", readme(), re.DOTALL | re.MULTILINE)
-
-
 async def test_the_program_on_the_first_screen_runs_as_often_as_one_likes(target: Target, tmp_path: Path) -> None:
-    program = blocks("python")[0]
+    program = page("README.md").blocks[0].code
     assert '"data/orchestrator.db"' in program
     (tmp_path / "program.py").write_text(program.replace('"data/orchestrator.db"', repr(target.url)), encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(Path(orchdb.__file__).parents[1])}
@@ -47,7 +36,9 @@ async def test_the_program_on_the_first_screen_runs_as_often_as_one_likes(target
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 async def test_the_recipe_for_partitions_works_and_every_month_has_a_place(postgres_url: str, driver: str) -> None:
-    (recipe,) = blocks("sql")
+    (recipe,) = re.findall(
+        r"^```sql\n(ALTER TABLE agent_logs .*?)^```$", page("retention.md").text, re.DOTALL | re.MULTILINE
+    )
     async with DatabaseManager(make_url(postgres_url).set(drivername=f"postgresql+{driver}")) as db:
         agent = await db.create_agent(await db.create_orchestrator_agent("scout"), "session-1")
         before = [await db.create_agent_log(agent, "INFO", "milestone", f"{number}") for number in range(3)]

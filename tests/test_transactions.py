@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -344,16 +343,6 @@ async def test_the_connection_cannot_end_the_transaction(db: DatabaseManager, en
             await getattr(tx.conn, ending)()
         await tx.create_orchestrator_agent("builder")
     assert await names(db) == ["scout", "builder"]
-
-
-async def test_an_sql_commit_in_the_block_is_noticed(tmp_path: Path) -> None:
-    async with DatabaseManager(tmp_path / "orchestrator.db") as db:
-        with pytest.raises(OperationError, match="rolled back"):
-            async with db.transaction() as tx:
-                await tx.conn.exec_driver_sql("ROLLBACK")
-                await tx.create_orchestrator_agent("scout")
-        await db.create_orchestrator_agent("works")
-        assert await names(db) == ["works"]
 
 
 async def test_an_empty_transaction_is_fine(db: DatabaseManager) -> None:

@@ -31,7 +31,9 @@ def explained(command: Callable[..., None]) -> Callable[..., None]:
             error = _first(failure)
             if not isinstance(error, OrchdbError):
                 raise error from None
-            Output(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+            # What the option holds goes to the manager, which knows it by the name of its own parameter.
+            told = str(error).replace("db_path", "--db", 1) if error.column == "db_path" else str(error)
+            Output(stderr=True).print(f"Error: {told}", style="red", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(1) from None
 
     return run

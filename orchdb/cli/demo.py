@@ -35,7 +35,7 @@ def demo(
     ] = DEFAULT_FILE,
 ) -> None:
     """Play a small session of several agents that work at the same time, and show what was stored."""
-    asyncio.run(_demo(resolve(db), Output()))
+    asyncio.run(_demo(resolve(db, "--db"), Output()))
 
 
 async def _demo(url: URL, console: Output) -> None:

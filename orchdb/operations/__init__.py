@@ -18,7 +18,12 @@ class Operations(
     SystemLogOperations,
     RetentionOperations,
 ):
-    """All operations on the five tables."""
+    """All operations on the five tables, the same for a manager and for a transaction.
+
+    An id that is malformed is the id of no row. Besides what a method lists, each of them may raise
+    ``NotConnectedError`` (before ``connect()``, after the end), ``OperationError`` (locked for too long, disk full,
+    read-only, no server) and ``ConnectionLostError`` (a write may have been applied or not).
+    """
 
 
 __all__ = ["Operations"]

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from orchdb.errors import InvalidValueError
-from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations, checked_items, pages
+from orchdb.operations.page import Page
+from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations, checked_items
 from orchdb.rows import LOG_LEVELS, AgentLogRow, JsonValue, LogLevel, NewAgentLog, Time
 from orchdb.statements import TableStatements
 from orchdb.tables import agent_logs
@@ -26,11 +27,18 @@ class AgentLogOperations(TableOperations):
     async def create_agent_log(
         self, agent_id: str, log_level: LogLevel, log_type: str, message: str, details: JsonValue = None
     ) -> int:
-        """The id of a new line.
+        """Write a line to the log of an agent.
 
         Args:
-            log_type: Any non-empty text; ``KNOWN_LOG_TYPES`` holds the usual ones.
-            details: Any JSON value.
+            agent_id: The agent that the line is about.
+            log_level: One of ``LOG_LEVELS``.
+            log_type: Any non-empty text of at most 500 characters, which is what fits an index of Postgres;
+                ``KNOWN_LOG_TYPES`` holds the usual ones.
+            message: Free text.
+            details: Any JSON value; text is stored as text.
+
+        Returns:
+            The id of the new line, a whole number that grows.
 
         Raises:
             MissingParentError: The agent does not exist.
@@ -47,11 +55,17 @@ class AgentLogOperations(TableOperations):
         return await self._verbs.insert("create_agent_log", _INSERT, values)
 
     async def create_agent_logs(self, logs: Iterable[NewAgentLog]) -> list[int]:
-        """The ids of new lines, in the order given; all are created or none.
+        """Write many lines to the logs of agents: all of them or none.
+
+        Args:
+            logs: Mappings with the parameters of ``create_agent_log``, as in ``NewAgentLog``.
+
+        Returns:
+            The ids of the new lines, in the order given; an empty list for none.
 
         Raises:
             MissingParentError: An agent does not exist.
-            InvalidValueError: A value does not fit its column.
+            InvalidValueError: A value does not fit its column; the message says of which item.
             TypeError: An item lacks a name, or has an unknown one.
         """
         required, allowed = NewAgentLog.__required_keys__, NewAgentLog.__annotations__
@@ -67,12 +81,19 @@ class AgentLogOperations(TableOperations):
         metadata: JsonValue = None,
         log_level: LogLevel = "INFO",
     ) -> int | None:
-        """The id of a new line, or ``None`` if it could not be written; never raises, a failure is logged.
+        """Write a line to the log of an agent, and never raise: a failure is logged.
 
         The order is not that of ``create_agent_log``; a ``log_type`` that is a level is refused as a mix-up of the two.
 
         Args:
+            agent_id: The agent that the line is about.
+            log_type: Any non-empty text that is no level.
+            message: Free text.
             metadata: Any JSON value; the line is written without it, and the log says so, if it cannot be stored.
+            log_level: One of ``LOG_LEVELS``.
+
+        Returns:
+            The id of the new line; ``None`` if it could not be written.
         """
         try:
             with failures_reported("log_agent_event", AGENT_LOGS.table.name):
@@ -99,27 +120,37 @@ class AgentLogOperations(TableOperations):
         offset: int = 0,
         after: str | None = None,
     ) -> list[AgentLogRow]:
-        """The lines of an agent, oldest first.
+        """List the log lines of an agent, oldest first; of all filters that are given, each must fit.
 
         Args:
-            since: Created at this time or later, as far as another program's spelling of it is understood.
-            until: Created before this time.
-            after: Continue after the row whose ``cursor_of`` this is.
+            agent_id: The agent, also one that was deleted softly.
+            log_level: Only lines of this level.
+            log_type: Only lines of this type.
+            since: Only rows created at this time or later: ISO 8601 text, or a ``datetime``; without a zone it is UTC.
+                A row whose time another program wrote in a way nobody understands is left out. By default from the
+                first one on.
+            until: Only rows created before this time, likewise. By default to the last one.
+            limit: The most rows to return; 0 for none. By default all of them.
+            offset: How many rows to skip first.
+            after: The ``cursor_of`` a row of this list: continue behind it. By default at the beginning.
+
+        Returns:
+            The rows, by ``created_at`` and then ``id``; an empty list if none fits or there is no such agent.
+
+        Raises:
+            InvalidValueError: A filter does not fit its column, a time is none, ``limit`` or ``offset`` is no whole
+                number from 0, or ``after`` is no cursor of this table.
         """
+        page = Page(limit, offset, after, since, until)
         return await self._list(
             "get_agent_logs",
             AGENT_LOGS,
             {"log_level": log_level, "log_type": log_type},
+            page,
             scope={"agent_id": agent_id},
-            newest_first=False,
-            since=since,
-            until=until,
-            limit=limit,
-            offset=offset,
-            after=after,
         )
 
-    async def iter_agent_logs(
+    def iter_agent_logs(
         self,
         agent_id: str,
         log_level: LogLevel | None = None,
@@ -129,54 +160,104 @@ class AgentLogOperations(TableOperations):
         *,
         page_size: int = DEFAULT_PAGE,
     ) -> AsyncIterator[AgentLogRow]:
-        """The lines of an agent, oldest first, a page at a time: no transaction stays open while the caller works.
+        """Iterate over the log lines of an agent, oldest first, a page at a time.
 
-        Lines that are written meanwhile are seen if they come after the ones already given.
+        Lines that are written meanwhile are seen if they come after the ones already given. One that is there all the
+        time comes once, whatever another program makes of its time meanwhile: if that moves it to where the pages have
+        been already, it comes last. No transaction stays open while the caller works.
+
+        Args:
+            agent_id: The agent, also one that was deleted softly.
+            log_level: Only lines of this level.
+            log_type: Only lines of this type.
+            since: Only rows created at this time or later: ISO 8601 text, or a ``datetime``; without a zone it is UTC.
+                A row whose time another program wrote in a way nobody understands is left out. By default from the
+                first one on.
+            until: Only rows created before this time, likewise. By default to the last one.
+            page_size: How many rows to read at a time, at least 1.
+
+        Yields:
+            The rows, by ``created_at`` and then ``id``; nothing if none fits or there is no such agent.
+
+        Raises:
+            InvalidValueError: A filter does not fit its column, a time is none, or ``page_size`` is no whole number
+                from 1; at the first row.
         """
-
-        async def fetch(after: str | None) -> list[AgentLogRow]:
-            return await self.get_agent_logs(agent_id, log_level, log_type, since, until, limit=page_size, after=after)
-
-        async for row in pages("iter_agent_logs", "agent_logs", fetch, page_size):
-            yield row
+        return self._each(
+            "iter_agent_logs",
+            AGENT_LOGS,
+            {"log_level": log_level, "log_type": log_type},
+            scope={"agent_id": agent_id},
+            since=since,
+            until=until,
+            page_size=page_size,
+        )
 
     async def get_agent_logs_by_type(
         self, agent_id: str, log_type: str, limit: int | None = 100, *, offset: int = 0, after: str | None = None
     ) -> list[AgentLogRow]:
-        """The lines of an agent that have this type, newest first."""
+        """List the log lines of an agent that have one type, newest first.
+
+        Args:
+            agent_id: The agent, also one that was deleted softly.
+            log_type: The type.
+            limit: The most rows to return; 0 for none, ``None`` for all of them.
+            offset: How many rows to skip first.
+            after: The ``cursor_of`` a row of this list: continue behind it. By default at the beginning.
+
+        Returns:
+            The rows, by ``created_at`` and then ``id``, descending; an empty list if none fits or there is no such
+            agent.
+
+        Raises:
+            InvalidValueError: ``log_type`` is empty or no text, ``limit`` or ``offset`` is no whole number from 0, or
+                ``after`` is no cursor of this table.
+        """
+        page = Page(limit, offset, after, newest_first=True)
         return await self._list(
-            "get_agent_logs_by_type",
-            AGENT_LOGS,
-            {},
-            scope={"agent_id": agent_id, "log_type": log_type},
-            newest_first=True,
-            limit=limit,
-            offset=offset,
-            after=after,
+            "get_agent_logs_by_type", AGENT_LOGS, {}, page, scope={"agent_id": agent_id, "log_type": log_type}
         )
 
     async def get_logs_by_type(
         self, log_type: str, limit: int | None = 100, *, offset: int = 0, after: str | None = None
     ) -> list[AgentLogRow]:
-        """The lines of all agents that have this type, newest first."""
-        return await self._list(
-            "get_logs_by_type",
-            AGENT_LOGS,
-            {},
-            scope={"log_type": log_type},
-            newest_first=True,
-            limit=limit,
-            offset=offset,
-            after=after,
-        )
+        """List the log lines of all agents that have one type, newest first.
+
+        Args:
+            log_type: The type.
+            limit: The most rows to return; 0 for none, ``None`` for all of them.
+            offset: How many rows to skip first.
+            after: The ``cursor_of`` a row of this list: continue behind it. By default at the beginning.
+
+        Returns:
+            The rows, by ``created_at`` and then ``id``, descending; an empty list if none fits.
+
+        Raises:
+            InvalidValueError: ``log_type`` is empty or no text, ``limit`` or ``offset`` is no whole number from 0, or
+                ``after`` is no cursor of this table.
+        """
+        page = Page(limit, offset, after, newest_first=True)
+        return await self._list("get_logs_by_type", AGENT_LOGS, {}, page, scope={"log_type": log_type})
 
     async def list_recent_agent_logs(
         self, limit: int | None = 100, *, offset: int = 0, after: str | None = None
     ) -> list[AgentLogRow]:
-        """The lines of all agents, newest first."""
-        return await self._list(
-            "list_recent_agent_logs", AGENT_LOGS, {}, newest_first=True, limit=limit, offset=offset, after=after
-        )
+        """List the log lines of all agents, newest first; ``get_recent_logs`` is another name for it.
+
+        Args:
+            limit: The most rows to return; 0 for none, ``None`` for all of them.
+            offset: How many rows to skip first.
+            after: The ``cursor_of`` a row of this list: continue behind it. By default at the beginning.
+
+        Returns:
+            The rows, by ``created_at`` and then ``id``, descending; an empty list if there are none.
+
+        Raises:
+            InvalidValueError: ``limit`` or ``offset`` is no whole number from 0, or ``after`` is no cursor of this
+                table.
+        """
+        page = Page(limit, offset, after, newest_first=True)
+        return await self._list("list_recent_agent_logs", AGENT_LOGS, {}, page)
 
     get_recent_logs = list_recent_agent_logs
 

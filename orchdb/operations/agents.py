@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
+from orchdb.operations.page import Page
 from orchdb.operations.table_operations import TableOperations, checked_cost, checked_names
 from orchdb.rows import ENDED_STATUSES, RUNNING_STATUSES, AgentChanges, AgentRow, AgentStatus, JsonObject, Time
 from orchdb.statements import TableStatements
@@ -44,12 +45,22 @@ class AgentOperations(TableOperations):
         config: JsonObject | str | None = None,
         metadata: JsonObject | None = None,
     ) -> str:
-        """The id of a new agent.
+        """Create an agent: a running instance of a definition.
 
         ``started_at`` is set if the status is a running one, ``completed_at`` if it is an ended one.
 
         Args:
-            context: A JSON object, as a mapping or as text; likewise ``config``.
+            orchestrator_agent_id: The definition that it is an instance of.
+            session_id: The session that it belongs to: any text of at most 500 characters, which is what fits an index
+                of Postgres.
+            parent_agent_id: The agent that started it; ``None`` for one at the root.
+            status: One of ``AGENT_STATUSES``.
+            context: A JSON object, as a mapping or as text.
+            config: A JSON object, as a mapping or as text.
+            metadata: A JSON object, as a mapping.
+
+        Returns:
+            The id of the new agent: 36 characters of UUID that sort in the order of creation.
 
         Raises:
             MissingParentError: The definition or the parent agent does not exist.
@@ -74,7 +85,15 @@ class AgentOperations(TableOperations):
         return str(values["id"])
 
     async def get_agent(self, agent_id: str, *, include_deleted: bool = False) -> AgentRow | None:
-        """The agent, or ``None``."""
+        """Get one agent.
+
+        Args:
+            agent_id: Its id.
+            include_deleted: Return the row also where it was deleted softly.
+
+        Returns:
+            The row; ``None`` if there is no such agent.
+        """
         return await self._verbs.fetch_one("get_agent", _TABLE.one(include_deleted), {"row_id": agent_id})
 
     async def list_agents(
@@ -91,13 +110,30 @@ class AgentOperations(TableOperations):
         offset: int = 0,
         after: str | None = None,
     ) -> list[AgentRow]:
-        """The agents, newest first.
+        """List agents, newest first; of all filters that are given, each must fit.
 
         Args:
-            since: Created at this time or later, as far as another program's spelling of it is understood.
-            until: Created before this time.
-            after: Continue after the row whose ``cursor_of`` this is.
+            session_id: Only those of this session.
+            status: Only those with this status now.
+            orchestrator_agent_id: Only instances of this definition.
+            parent_agent_id: Only those that this agent started.
+            since: Only rows created at this time or later: ISO 8601 text, or a ``datetime``; without a zone it is UTC.
+                A row whose time another program wrote in a way nobody understands is left out. By default from the
+                first one on.
+            until: Only rows created before this time, likewise. By default to the last one.
+            include_deleted: Also rows that were deleted softly.
+            limit: The most rows to return; 0 for none. By default all of them.
+            offset: How many rows to skip first.
+            after: The ``cursor_of`` a row of this list: continue behind it. By default at the beginning.
+
+        Returns:
+            The rows, by ``created_at`` and then ``id``, descending; an empty list if none fits.
+
+        Raises:
+            InvalidValueError: A filter does not fit its column, a time is none, ``limit`` or ``offset`` is no whole
+                number from 0, or ``after`` is no cursor of this table.
         """
+        page = Page(limit, offset, after, since, until, include_deleted, newest_first=True)
         return await self._list(
             "list_agents",
             _TABLE,
@@ -107,40 +143,48 @@ class AgentOperations(TableOperations):
                 "orchestrator_agent_id": orchestrator_agent_id,
                 "parent_agent_id": parent_agent_id,
             },
-            newest_first=True,
-            since=since,
-            until=until,
-            include_deleted=include_deleted,
-            limit=limit,
-            offset=offset,
-            after=after,
+            page,
         )
 
     async def update_agent(
         self, agent_id: str, *, if_status: AgentStatus | None = None, **changes: Unpack[AgentChanges]
     ) -> bool:
-        """Whether there is such an agent, with that status if one is asked for; it then has the changes.
+        """Change an agent; only the columns that are named.
 
-        A new status moves the times: a running one sets ``started_at`` if it was empty, an ended one ``completed_at``,
-        and one that has not ended clears ``completed_at``. ``updated_at`` is now. A time that is given wins.
+        A new status moves the times: a running one sets ``started_at`` and an ended one ``completed_at`` where it is
+        empty, and one that has not ended clears ``completed_at``. ``updated_at`` becomes now. A time that is given
+        wins. Without changes it only looks whether the agent is there.
 
         Args:
-            if_status: Change the agent only if it still has this status: compare and set, in one statement.
+            agent_id: Its id.
+            if_status: Change the agent only if it still has this status: compare and set, in one statement. By default
+                whatever it is.
+            **changes: What to change: ``session_id``, ``parent_agent_id``, ``status``, ``context``, ``config``,
+                ``metadata``, ``started_at``, ``completed_at``, ``updated_at``, ``cost_usd`` (US dollars),
+                ``error_message``; as in ``AgentChanges``. ``None`` empties a column.
+
+        Returns:
+            True if there is such an agent, with that status if one is asked for; False if not, or if it was deleted
+            softly.
 
         Raises:
             MissingParentError: The new parent agent does not exist.
             InvalidValueError: A value does not fit its column, or the new parent agent is this one or below it.
-            TypeError: A name is unknown, or cannot be changed.
+            TypeError: A name is unknown, or cannot be changed; the message lists those that can.
         """
         checked_names("update_agent", changes, _CHANGES)
         fields, kept = status_times(dict(changes), has_start=True)
         return await self._change("update_agent", _TABLE, agent_id, fields, kept=kept, if_status=if_status)
 
     async def add_agent_cost(self, agent_id: str, usd: float) -> bool:
-        """Whether there is such an agent; its cost has grown by that much, whoever else adds at the same time.
+        """Add to the cost of an agent, in one statement: whoever else adds at the same time, nothing is lost.
 
         Args:
-            usd: US dollars; the sum is rounded to 1e-9.
+            agent_id: Its id.
+            usd: US dollars, also below 0; the sum is rounded to 1e-9.
+
+        Returns:
+            True if there is such an agent; False if not, or if it was deleted softly.
 
         Raises:
             InvalidValueError: ``usd`` is no finite number, or the sum would not be one.
@@ -150,21 +194,40 @@ class AgentOperations(TableOperations):
         return await self._add("add_agent_cost", _TABLE, agent_id, {"cost_usd": dollars})
 
     async def delete_agent(self, agent_id: str, *, soft: bool = False) -> bool:
-        """Whether there was such an agent.
+        """Delete an agent, for good or softly.
 
         Args:
-            soft: Only hide it: ``restore_agent`` brings it back, and its prompts and logs stay visible. Otherwise it
+            agent_id: Its id.
+            soft: Only hide it: ``restore_agent`` brings it back, and its prompts and logs stay visible. By default it
                 goes for good, with its prompts and logs; its child agents lose their parent.
+
+        Returns:
+            True if there was such an agent; False if not. One that is hidden already can only be deleted for good.
         """
         return await self._delete("delete_agent", _TABLE, agent_id, soft=soft)
 
     async def restore_agent(self, agent_id: str) -> bool:
-        """Whether there was such a softly deleted agent; it is living again."""
+        """Restore an agent that was deleted softly.
+
+        Args:
+            agent_id: Its id.
+
+        Returns:
+            True if there was such a softly deleted agent; False if not.
+        """
         return await self._restore("restore_agent", _TABLE, agent_id)
 
 
 def status_times(changes: dict[str, Any], *, has_start: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The changes with the times that a new status brings, and those that only fill what is empty."""
+    """Add the times that a new status brings.
+
+    Args:
+        changes: The changes of a row, by column; they are added to.
+        has_start: True for agents, which have ``started_at``.
+
+    Returns:
+        The changes with those times, and the times that only fill what is empty.
+    """
     if "status" not in changes:
         return changes, {}
     kept: dict[str, Any] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Unpack
 
+from orchdb.operations.page import Page
 from orchdb.operations.table_operations import TableOperations, checked_names
 from orchdb.rows import JsonObject, OrchestratorAgentChanges, OrchestratorAgentRow, Time
 from orchdb.statements import TableStatements
@@ -39,11 +40,19 @@ class OrchestratorAgentOperations(TableOperations):
         default_model: str | None = None,
         metadata: JsonObject | None = None,
     ) -> str:
-        """The id of a new definition.
+        """Create a definition of an agent.
 
         Args:
-            name: Unique among the definitions that are not deleted.
-            agent_type: Any non-empty text; ``KNOWN_AGENT_TYPES`` holds the usual ones.
+            name: Unique among the definitions that are not deleted: at most 500 characters, which is what fits an index
+                of Postgres.
+            description: What it is for.
+            agent_type: Any non-empty text of at most 500 characters; ``KNOWN_AGENT_TYPES`` holds the usual ones.
+            capabilities: What it can do, as text.
+            default_model: The model that its instances use if nothing else is said.
+            metadata: A JSON object, as a mapping.
+
+        Returns:
+            The id of the new definition: 36 characters of UUID that sort in the order of creation.
 
         Raises:
             DuplicateError: A living definition has this name.
@@ -67,7 +76,15 @@ class OrchestratorAgentOperations(TableOperations):
     async def get_orchestrator_agent(
         self, agent_id: str, *, include_deleted: bool = False
     ) -> OrchestratorAgentRow | None:
-        """The definition, or ``None``."""
+        """Get one definition.
+
+        Args:
+            agent_id: The id of the definition.
+            include_deleted: Return the row also where it was deleted softly.
+
+        Returns:
+            The row; ``None`` if there is no such definition.
+        """
         return await self._verbs.fetch_one("get_orchestrator_agent", _TABLE.one(include_deleted), {"row_id": agent_id})
 
     async def list_orchestrator_agents(
@@ -82,48 +99,72 @@ class OrchestratorAgentOperations(TableOperations):
         offset: int = 0,
         after: str | None = None,
     ) -> list[OrchestratorAgentRow]:
-        """The definitions, newest first.
+        """List definitions, newest first; of all filters that are given, each must fit.
 
         Args:
-            since: Created at this time or later, as far as another program's spelling of it is understood.
-            until: Created before this time.
-            after: Continue after the row whose ``cursor_of`` this is.
+            name: Only the one with this name; with ``include_deleted`` there may be several.
+            agent_type: Only those of this type.
+            since: Only rows created at this time or later: ISO 8601 text, or a ``datetime``; without a zone it is UTC.
+                A row whose time another program wrote in a way nobody understands is left out. By default from the
+                first one on.
+            until: Only rows created before this time, likewise. By default to the last one.
+            include_deleted: Also rows that were deleted softly.
+            limit: The most rows to return; 0 for none. By default all of them.
+            offset: How many rows to skip first.
+            after: The ``cursor_of`` a row of this list: continue behind it. By default at the beginning.
+
+        Returns:
+            The rows, by ``created_at`` and then ``id``, descending; an empty list if none fits.
+
+        Raises:
+            InvalidValueError: A filter does not fit its column, a time is none, ``limit`` or ``offset`` is no whole
+                number from 0, or ``after`` is no cursor of this table.
         """
-        return await self._list(
-            "list_orchestrator_agents",
-            _TABLE,
-            {"name": name, "agent_type": agent_type},
-            newest_first=True,
-            since=since,
-            until=until,
-            include_deleted=include_deleted,
-            limit=limit,
-            offset=offset,
-            after=after,
-        )
+        page = Page(limit, offset, after, since, until, include_deleted, newest_first=True)
+        return await self._list("list_orchestrator_agents", _TABLE, {"name": name, "agent_type": agent_type}, page)
 
     async def update_orchestrator_agent(self, agent_id: str, **changes: Unpack[OrchestratorAgentChanges]) -> bool:
-        """Whether there is such a definition; it then has the changes, and ``updated_at`` is now unless given.
+        """Change a definition; only the columns that are named.
+
+        ``updated_at`` becomes now unless it is given. Without changes it only looks whether the definition is there.
+
+        Args:
+            agent_id: The id of the definition.
+            **changes: What to change: ``name``, ``description``, ``agent_type``, ``capabilities``, ``default_model``,
+                ``metadata``, ``updated_at``; as in ``OrchestratorAgentChanges``. ``None`` empties a column.
+
+        Returns:
+            True if there is such a definition; False if not, or if it was deleted softly.
 
         Raises:
             DuplicateError: Another living definition has the new name.
             InvalidValueError: A value does not fit its column.
-            TypeError: A name is unknown, or cannot be changed.
+            TypeError: A name is unknown, or cannot be changed; the message lists those that can.
         """
         checked_names("update_orchestrator_agent", changes, _CHANGES)
         return await self._change("update_orchestrator_agent", _TABLE, agent_id, changes)
 
     async def delete_orchestrator_agent(self, agent_id: str, *, soft: bool = False) -> bool:
-        """Whether there was such a definition.
+        """Delete a definition, for good or softly.
 
         Args:
-            soft: Only hide it: ``restore_orchestrator_agent`` brings it back, and its agents stay visible. Otherwise it
-                goes for good, with its agents, their prompts and their logs.
+            agent_id: The id of the definition.
+            soft: Only hide it: ``restore_orchestrator_agent`` brings it back, its agents stay visible, and its name is
+                free for another one. By default it goes for good, with its agents, their prompts and their logs.
+
+        Returns:
+            True if there was such a definition; False if not. One that is hidden already can only be deleted for good.
         """
         return await self._delete("delete_orchestrator_agent", _TABLE, agent_id, soft=soft)
 
     async def restore_orchestrator_agent(self, agent_id: str) -> bool:
-        """Whether there was such a softly deleted definition; it is living again.
+        """Restore a definition that was deleted softly.
+
+        Args:
+            agent_id: The id of the definition.
+
+        Returns:
+            True if there was such a softly deleted definition; False if not.
 
         Raises:
             DuplicateError: A living definition has taken the name meanwhile.

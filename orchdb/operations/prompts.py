@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Unpack
 
 from orchdb.operations.agents import status_times
+from orchdb.operations.page import Page
 from orchdb.operations.table_operations import TableOperations, checked_items, checked_names
 from orchdb.rows import ENDED_STATUSES, JsonObject, NewPrompt, PromptChanges, PromptRow, PromptStatus, Time
 from orchdb.statements import TableStatements
@@ -44,10 +45,22 @@ class PromptOperations(TableOperations):
         model_used: str | None = None,
         metadata: JsonObject | None = None,
     ) -> str:
-        """The id of a new prompt.
+        """Create a prompt; what comes back is filled in with ``update_prompt`` and ``add_prompt_usage``.
+
+        ``completed_at`` is set if the status is an ended one.
 
         Args:
-            prompt_type: Any non-empty text; ``KNOWN_PROMPT_TYPES`` holds the usual ones.
+            agent_id: The agent that asks.
+            prompt_type: Any non-empty text of at most 500 characters, which is what fits an index of Postgres;
+                ``KNOWN_PROMPT_TYPES`` holds the usual ones.
+            prompt_text: What is asked: at most 64 MiB, like every text and JSON value.
+            prompt_name: A name for people.
+            status: One of ``PROMPT_STATUSES``.
+            model_used: The model that is asked, if it is known yet: at most 500 characters.
+            metadata: A JSON object, as a mapping.
+
+        Returns:
+            The id of the new prompt: 36 characters of UUID that sort in the order of creation.
 
         Raises:
             MissingParentError: The agent does not exist.
@@ -67,11 +80,17 @@ class PromptOperations(TableOperations):
         return str(values["id"])
 
     async def create_prompts(self, prompts: Iterable[NewPrompt]) -> list[str]:
-        """The ids of new prompts, in the order given; all are created or none.
+        """Create many prompts: all of them or none.
+
+        Args:
+            prompts: Mappings with the parameters of ``create_prompt``, as in ``NewPrompt``.
+
+        Returns:
+            The ids of the new prompts, in the order given; an empty list for none.
 
         Raises:
             MissingParentError: An agent does not exist.
-            InvalidValueError: A value does not fit its column.
+            InvalidValueError: A value does not fit its column; the message says of which item.
             TypeError: An item lacks a name, or has an unknown one.
         """
         required, allowed = NewPrompt.__required_keys__, NewPrompt.__annotations__
@@ -81,7 +100,15 @@ class PromptOperations(TableOperations):
         return [str(row["id"]) for row in rows]
 
     async def get_prompt(self, prompt_id: str, *, include_deleted: bool = False) -> PromptRow | None:
-        """The prompt, or ``None``."""
+        """Get one prompt.
+
+        Args:
+            prompt_id: Its id.
+            include_deleted: Return the row also where it was deleted softly.
+
+        Returns:
+            The row; ``None`` if there is no such prompt.
+        """
         return await self._verbs.fetch_one("get_prompt", _TABLE.one(include_deleted), {"row_id": prompt_id})
 
     async def list_prompts(
@@ -97,40 +124,57 @@ class PromptOperations(TableOperations):
         offset: int = 0,
         after: str | None = None,
     ) -> list[PromptRow]:
-        """The prompts of an agent, oldest first.
+        """List the prompts of an agent, oldest first; of all filters that are given, each must fit.
 
         Args:
-            since: Created at this time or later, as far as another program's spelling of it is understood.
-            until: Created before this time.
-            after: Continue after the row whose ``cursor_of`` this is.
+            agent_id: The agent that asked, also one that was deleted softly.
+            status: Only those with this status now.
+            prompt_type: Only those of this type.
+            since: Only rows created at this time or later: ISO 8601 text, or a ``datetime``; without a zone it is UTC.
+                A row whose time another program wrote in a way nobody understands is left out. By default from the
+                first one on.
+            until: Only rows created before this time, likewise. By default to the last one.
+            include_deleted: Also rows that were deleted softly.
+            limit: The most rows to return; 0 for none. By default all of them.
+            offset: How many rows to skip first.
+            after: The ``cursor_of`` a row of this list: continue behind it. By default at the beginning.
+
+        Returns:
+            The rows, by ``created_at`` and then ``id``; an empty list if none fits or there is no such agent.
+
+        Raises:
+            InvalidValueError: A filter does not fit its column, a time is none, ``limit`` or ``offset`` is no whole
+                number from 0, or ``after`` is no cursor of this table.
         """
+        page = Page(limit, offset, after, since, until, include_deleted)
         return await self._list(
-            "list_prompts",
-            _TABLE,
-            {"status": status, "prompt_type": prompt_type},
-            scope={"agent_id": agent_id},
-            newest_first=False,
-            since=since,
-            until=until,
-            include_deleted=include_deleted,
-            limit=limit,
-            offset=offset,
-            after=after,
+            "list_prompts", _TABLE, {"status": status, "prompt_type": prompt_type}, page, scope={"agent_id": agent_id}
         )
 
     async def update_prompt(
         self, prompt_id: str, *, if_status: PromptStatus | None = None, **changes: Unpack[PromptChanges]
     ) -> bool:
-        """Whether there is such a prompt, with that status if one is asked for; it then has the changes.
+        """Change a prompt; only the columns that are named.
 
-        A status that ends the prompt sets ``completed_at``, any other one clears it; a time that is given wins.
+        A status that ends the prompt sets ``completed_at`` where it is empty, any other one clears it; a time that is
+        given wins. Without changes it only looks whether the prompt is there.
 
         Args:
-            if_status: Change the prompt only if it still has this status: compare and set, in one statement.
+            prompt_id: Its id.
+            if_status: Change the prompt only if it still has this status: compare and set, in one statement. By default
+                whatever it is.
+            **changes: What to change: ``prompt_type``, ``prompt_name``, ``prompt_text``, ``response_text``, ``status``,
+                ``model_used``, ``tokens_input``, ``tokens_output``, ``tokens_cache_read``, ``tokens_cache_write``,
+                ``cost_usd`` (US dollars), ``latency_ms`` (milliseconds), ``completed_at``, ``error_message``,
+                ``metadata``; as in ``PromptChanges``. ``None`` empties a column.
+
+        Returns:
+            True if there is such a prompt, with that status if one is asked for; False if not, or if it was deleted
+            softly.
 
         Raises:
             InvalidValueError: A value does not fit its column.
-            TypeError: A name is unknown, or cannot be changed.
+            TypeError: A name is unknown, or cannot be changed; the message lists those that can.
         """
         checked_names("update_prompt", changes, _CHANGES)
         fields, kept = status_times(dict(changes), has_start=False)
@@ -146,11 +190,24 @@ class PromptOperations(TableOperations):
         tokens_cache_write: int = 0,
         cost_usd: float = 0.0,
     ) -> bool:
-        """Whether there is such a prompt; its counts have grown by that much, whoever else adds at the same time.
+        """Add to the counts of a prompt, in one statement: whoever else adds at the same time, nothing is lost.
+
+        The cost of its agent stays as it is; ``add_agent_cost`` adds to that.
 
         Args:
+            prompt_id: Its id.
             tokens_input: Tokens that were read afresh; those from or to the provider's cache count apart.
-            cost_usd: US dollars; the sum is rounded to 1e-9.
+            tokens_output: Tokens that were written.
+            tokens_cache_read: Tokens that were read from the provider's cache.
+            tokens_cache_write: Tokens that were written to the provider's cache.
+            cost_usd: US dollars, also below 0; the sum is rounded to 1e-9.
+
+        Returns:
+            True if there is such a prompt; False if not, or if it was deleted softly.
+
+        Raises:
+            InvalidValueError: A count is no whole number from 0, the cost is no finite number, or a sum would be larger
+                than its column holds.
         """
         amounts = {
             "tokens_input": tokens_input,
@@ -162,15 +219,26 @@ class PromptOperations(TableOperations):
         return await self._add("add_prompt_usage", _TABLE, prompt_id, amounts)
 
     async def delete_prompt(self, prompt_id: str, *, soft: bool = False) -> bool:
-        """Whether there was such a prompt.
+        """Delete a prompt, for good or softly.
 
         Args:
-            soft: Only hide it: ``restore_prompt`` brings it back. Otherwise it goes for good.
+            prompt_id: Its id.
+            soft: Only hide it: ``restore_prompt`` brings it back. By default it goes for good.
+
+        Returns:
+            True if there was such a prompt; False if not. One that is hidden already can only be deleted for good.
         """
         return await self._delete("delete_prompt", _TABLE, prompt_id, soft=soft)
 
     async def restore_prompt(self, prompt_id: str) -> bool:
-        """Whether there was such a softly deleted prompt; it is living again."""
+        """Restore a prompt that was deleted softly.
+
+        Args:
+            prompt_id: Its id.
+
+        Returns:
+            True if there was such a softly deleted prompt; False if not.
+        """
         return await self._restore("restore_prompt", _TABLE, prompt_id)
 
 

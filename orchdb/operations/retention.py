@@ -27,11 +27,16 @@ class RetentionOperations(TableOperations):
     """Deleting old log lines."""
 
     async def cleanup_old_logs(self, days: float = 30) -> int:
-        """How many lines were deleted: those of both log tables that are older than so many days.
+        """Delete the lines of both log tables that are older than so many days.
 
         A line whose time another program spelled in its own way is judged by what it means, and kept if that is not
         certain. An SQLite file becomes as small as its rows, unless this is in a transaction.
 
+        Args:
+            days: The age in days, also a fraction; 0 for all that were written before now.
+
+        Returns:
+            How many lines were deleted, of both tables together.
 
         Raises:
             InvalidValueError: ``days`` is no number from 0.
@@ -46,12 +51,16 @@ class RetentionOperations(TableOperations):
         return await self._prune("cleanup_old_logs", before, None)
 
     async def prune(self, before: Time, *, log_level: LogLevel | None = None) -> int:
-        """How many lines were deleted: those of both log tables that were created, for certain, before the time.
+        """Delete the lines of both log tables that were created, for certain, before a time.
 
         An SQLite file becomes as small as its rows, unless this is in a transaction.
 
         Args:
-            log_level: Only lines of this level.
+            before: ISO 8601 text, or a ``datetime``; without a zone it is UTC.
+            log_level: Only lines of this level. By default of every level.
+
+        Returns:
+            How many lines were deleted, of both tables together.
 
         Raises:
             InvalidValueError: ``before`` is no time, or the level is unknown.

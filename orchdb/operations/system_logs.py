@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
-from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations, checked_items, pages
+from orchdb.operations.page import Page
+from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations, checked_items
 from orchdb.rows import JsonValue, LogLevel, NewSystemLog, SystemLogRow, Time
 from orchdb.statements import TableStatements
 from orchdb.tables import system_logs
@@ -21,10 +22,16 @@ class SystemLogOperations(TableOperations):
     async def create_system_log(
         self, log_level: LogLevel, component: str, message: str, details: JsonValue = None
     ) -> int:
-        """The id of a new line.
+        """Write a line to the log of the system.
 
         Args:
-            details: Any JSON value.
+            log_level: One of ``LOG_LEVELS``.
+            component: What the line is about: at most 500 characters, which is what fits an index of Postgres.
+            message: Free text.
+            details: Any JSON value; text is stored as text.
+
+        Returns:
+            The id of the new line, a whole number that grows.
 
         Raises:
             InvalidValueError: A value does not fit its column.
@@ -39,10 +46,16 @@ class SystemLogOperations(TableOperations):
         return await self._verbs.insert("create_system_log", _INSERT, values)
 
     async def create_system_logs(self, logs: Iterable[NewSystemLog]) -> list[int]:
-        """The ids of new lines, in the order given; all are created or none.
+        """Write many lines to the log of the system: all of them or none.
+
+        Args:
+            logs: Mappings with the parameters of ``create_system_log``, as in ``NewSystemLog``.
+
+        Returns:
+            The ids of the new lines, in the order given; an empty list for none.
 
         Raises:
-            InvalidValueError: A value does not fit its column.
+            InvalidValueError: A value does not fit its column; the message says of which item.
             TypeError: An item lacks a name, or has an unknown one.
         """
         required, allowed = NewSystemLog.__required_keys__, NewSystemLog.__annotations__
@@ -61,26 +74,30 @@ class SystemLogOperations(TableOperations):
         offset: int = 0,
         after: str | None = None,
     ) -> list[SystemLogRow]:
-        """The lines, oldest first.
+        """List the log lines of the system, oldest first; of all filters that are given, each must fit.
 
         Args:
-            since: Created at this time or later, as far as another program's spelling of it is understood.
-            until: Created before this time.
-            after: Continue after the row whose ``cursor_of`` this is.
-        """
-        return await self._list(
-            "get_system_logs",
-            SYSTEM_LOGS,
-            {"log_level": log_level, "component": component},
-            newest_first=False,
-            since=since,
-            until=until,
-            limit=limit,
-            offset=offset,
-            after=after,
-        )
+            log_level: Only lines of this level.
+            component: Only lines about this component.
+            since: Only rows created at this time or later: ISO 8601 text, or a ``datetime``; without a zone it is UTC.
+                A row whose time another program wrote in a way nobody understands is left out. By default from the
+                first one on.
+            until: Only rows created before this time, likewise. By default to the last one.
+            limit: The most rows to return; 0 for none. By default all of them.
+            offset: How many rows to skip first.
+            after: The ``cursor_of`` a row of this list: continue behind it. By default at the beginning.
 
-    async def iter_system_logs(
+        Returns:
+            The rows, by ``created_at`` and then ``id``; an empty list if none fits.
+
+        Raises:
+            InvalidValueError: A filter does not fit its column, a time is none, ``limit`` or ``offset`` is no whole
+                number from 0, or ``after`` is no cursor of this table.
+        """
+        page = Page(limit, offset, after, since, until)
+        return await self._list("get_system_logs", SYSTEM_LOGS, {"log_level": log_level, "component": component}, page)
+
+    def iter_system_logs(
         self,
         log_level: LogLevel | None = None,
         component: str | None = None,
@@ -89,21 +106,53 @@ class SystemLogOperations(TableOperations):
         *,
         page_size: int = DEFAULT_PAGE,
     ) -> AsyncIterator[SystemLogRow]:
-        """The lines, oldest first, a page at a time: no transaction stays open while the caller works.
+        """Iterate over the log lines of the system, oldest first, a page at a time.
 
-        Lines that are written meanwhile are seen if they come after the ones already given.
+        Lines that are written meanwhile are seen if they come after the ones already given. One that is there all the
+        time comes once, whatever another program makes of its time meanwhile: if that moves it to where the pages have
+        been already, it comes last. No transaction stays open while the caller works.
+
+        Args:
+            log_level: Only lines of this level.
+            component: Only lines about this component.
+            since: Only rows created at this time or later: ISO 8601 text, or a ``datetime``; without a zone it is UTC.
+                A row whose time another program wrote in a way nobody understands is left out. By default from the
+                first one on.
+            until: Only rows created before this time, likewise. By default to the last one.
+            page_size: How many rows to read at a time, at least 1.
+
+        Yields:
+            The rows, by ``created_at`` and then ``id``; nothing if none fits.
+
+        Raises:
+            InvalidValueError: A filter does not fit its column, a time is none, or ``page_size`` is no whole number
+                from 1; at the first row.
         """
-
-        async def fetch(after: str | None) -> list[SystemLogRow]:
-            return await self.get_system_logs(log_level, component, since, until, limit=page_size, after=after)
-
-        async for row in pages("iter_system_logs", "system_logs", fetch, page_size):
-            yield row
+        return self._each(
+            "iter_system_logs",
+            SYSTEM_LOGS,
+            {"log_level": log_level, "component": component},
+            since=since,
+            until=until,
+            page_size=page_size,
+        )
 
     async def list_recent_system_logs(
         self, limit: int | None = 100, *, offset: int = 0, after: str | None = None
     ) -> list[SystemLogRow]:
-        """The lines, newest first."""
-        return await self._list(
-            "list_recent_system_logs", SYSTEM_LOGS, {}, newest_first=True, limit=limit, offset=offset, after=after
-        )
+        """List the log lines of the system, newest first.
+
+        Args:
+            limit: The most rows to return; 0 for none, ``None`` for all of them.
+            offset: How many rows to skip first.
+            after: The ``cursor_of`` a row of this list: continue behind it. By default at the beginning.
+
+        Returns:
+            The rows, by ``created_at`` and then ``id``, descending; an empty list if there are none.
+
+        Raises:
+            InvalidValueError: ``limit`` or ``offset`` is no whole number from 0, or ``after`` is no cursor of this
+                table.
+        """
+        page = Page(limit, offset, after, newest_first=True)
+        return await self._list("list_recent_system_logs", SYSTEM_LOGS, {}, page)

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from orchdb.cursors import AnyRow, cursor_of, position
+from orchdb.cursors import AnyRow, cursor_behind, position
 from orchdb.errors import InvalidValueError
 from orchdb.in_turn import in_turn
+from orchdb.log_numbers import Numbers, runs
+from orchdb.operations.page import Page
 from orchdb.prepared import Statement
-from orchdb.rows import Time
+from orchdb.rows import AgentLogRow, SystemLogRow, Time
 from orchdb.statements import TableStatements
 from orchdb.values import MAX_INTEGER, cost, now
 from orchdb.verbs import Verbs, failures_reported
 
 Row = TypeVar("Row", bound=AnyRow)
+LogRow = TypeVar("LogRow", AgentLogRow, SystemLogRow)
 DEFAULT_PAGE = 500
+_NUMBERS_AT_A_TIME = 50_000
+"""Of many, after which the event loop is left to others for a moment."""
 
 
 class TableOperations(ABC):
-    """The operations on one table, over the verbs of a manager or of a transaction."""
+    """The operations on one table, as a manager or a transaction runs them."""
 
     @property
     @abstractmethod
@@ -32,7 +38,11 @@ class TableOperations(ABC):
 
     @abstractmethod
     def transaction(self) -> AbstractAsyncContextManager[TableOperations]:
-        """A block that is applied as a whole or not at all."""
+        """Open a block that is applied as a whole or not at all.
+
+        Returns:
+            A context manager for ``async with``, which gives the operations in the block.
+        """
 
     def _as_one(self) -> AbstractAsyncContextManager[TableOperations]:
         """Several statements in one transaction, without a part of its own where there is a transaction already."""
@@ -131,36 +141,89 @@ class TableOperations(ABC):
         operation: str,
         statements: TableStatements[Row],
         filters: Mapping[str, Any],
+        page: Page,
         *,
         scope: Mapping[str, Any] | None = None,
-        newest_first: bool,
-        include_deleted: bool = False,
-        since: Time | None = None,
-        until: Time | None = None,
-        limit: int | None = None,
-        offset: int = 0,
-        after: str | None = None,
     ) -> list[Row]:
         """A page of a table; a filter that is ``None`` does not filter, a scope always does."""
-        values = {name: value for name, value in filters.items() if value is not None} | dict(scope or {})
+        values = _given(filters) | dict(scope or {})
         equal = tuple(sorted(values))
-        bounds: dict[str, Any] = {"since": since, "until": until, "limit": limit, "offset": offset or None}
-        bounds = {name: value for name, value in bounds.items() if value is not None}
+        bounds = _given({"since": page.since, "until": page.until, "limit": page.limit, "offset": page.offset or None})
         with failures_reported(operation, statements.table.name):
-            checked_number("limit", limit)
-            checked_number("offset", offset)
-            if after is not None:
-                values |= position(after, statements.table.name)
+            checked_number("limit", page.limit)
+            checked_number("offset", page.offset)
+            if page.after is not None:
+                values |= position(page.after, statements.table.name)
                 bounds["after"] = None
-        statement = statements.page(equal, tuple(sorted(bounds)), newest_first, include_deleted)
+        statement = statements.page(equal, tuple(sorted(bounds)), page.newest_first, page.include_deleted)
         return await self._verbs.fetch_all(operation, statement, values | bounds)
+
+    async def _each(
+        self,
+        operation: str,
+        statements: TableStatements[LogRow],
+        filters: Mapping[str, Any],
+        *,
+        scope: Mapping[str, Any] | None = None,
+        since: Time | None,
+        until: Time | None,
+        page_size: int,
+    ) -> AsyncIterator[LogRow]:
+        """The lines of a log, oldest first, and last those that were moved to where the pages had been already.
+
+        Between two pages no connection and no read transaction is held.
+        """
+        with failures_reported(operation, statements.table.name):
+            checked_number("page_size", page_size or 0, least=1)
+        given, after, more = Numbers(), None, True
+        while more:
+            bounds = Page(page_size, after=after, since=since, until=until)
+            page = await self._list(operation, statements, filters, bounds, scope=scope)
+            for row in page:
+                if given.add(row["id"]):  # else its time was changed, and so its place
+                    yield row
+            more = len(page) == page_size
+            after = cursor_behind(page[-1]) if more else after
+        if after is None:  # all in one page, which is of one moment
+            return
+        values, times = _given(filters) | dict(scope or {}), _given({"since": since, "until": until})
+        for first, end in runs(await self._passed_over(operation, statements, values, times, given)):
+            stretch = {**values, "after_id": first - 1, "up_to_id": end}
+            for row in await self._verbs.fetch_all(operation, statements.stretch(tuple(sorted(values))), stretch):
+                yield row
+
+    async def _passed_over(
+        self,
+        operation: str,
+        statements: TableStatements[Any],
+        values: Mapping[str, Any],
+        bounds: Mapping[str, Any],
+        given: Numbers,
+    ) -> list[int]:
+        """The numbers of the lines of a list that were not given, in order."""
+        statement = statements.numbers(tuple(sorted(values)), tuple(sorted(bounds)))
+        found: list[int] = []
+        looked_at = 0
+        for part in await self._verbs.fetch_all(operation, statement, {**values, **bounds}):
+            numbers = part["ids"].split(",")
+            found += [number for number in map(int, numbers) if number not in given]
+            looked_at += len(numbers)
+            if looked_at > _NUMBERS_AT_A_TIME:
+                looked_at = 0
+                await asyncio.sleep(0)
+        return sorted(found)
 
 
 def checked_names(operation: str, names: Iterable[str], allowed: Iterable[str]) -> None:
     """Refuse every name that is not allowed, before any SQL.
 
+    Args:
+        operation: The public method, for the message.
+        names: What a caller gave.
+        allowed: What may be given.
+
     Raises:
-        TypeError: A name is unknown or protected.
+        TypeError: A name is unknown or protected; the message lists those there are.
     """
     unknown = sorted(set(names).difference(allowed))
     if unknown:
@@ -179,7 +242,16 @@ def _instead(unknown: Sequence[str], known: Sequence[str]) -> str:
 def checked_items(
     operation: str, items: Iterable[Mapping[str, Any]], required: Iterable[str], allowed: Iterable[str]
 ) -> list[Mapping[str, Any]]:
-    """The items of a bulk creation, each with all required names and no unknown one.
+    """Check the items of a bulk creation: each has all required names and no unknown one.
+
+    Args:
+        operation: The public method, for the message.
+        items: What a caller gave.
+        required: The names that each item must have.
+        allowed: The names that an item may have.
+
+    Returns:
+        The items as a list.
 
     Raises:
         TypeError: It is no list, an item is no mapping, or a name is missing or unknown.
@@ -201,24 +273,17 @@ def _aware(value: Any) -> Any:
     return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.utcoffset() is None else value
 
 
-async def pages(
-    operation: str, table: str, fetch: Callable[[str | None], Awaitable[list[Row]]], size: int
-) -> AsyncIterator[Row]:
-    """The rows of all pages; between two pages no connection and no read transaction is held."""
-    with failures_reported(operation, table):
-        checked_number("page_size", size or 0, least=1)
-    after: str | None = None
-    while True:
-        page = await fetch(after)
-        for row in page:
-            yield row
-        if len(page) < size:
-            return
-        after = cursor_of(page[-1])
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def checked_number(name: str, value: int | None, *, least: int = 0) -> None:
-    """Refuse what is no whole number from ``least``.
+    """Refuse what is no whole number from ``least``; ``None`` passes.
+
+    Args:
+        name: The parameter, for the message.
+        value: What a caller gave.
+        least: The smallest number that is allowed.
 
     Raises:
         InvalidValueError: It is something else.
@@ -229,7 +294,14 @@ def checked_number(name: str, value: int | None, *, least: int = 0) -> None:
 
 
 def checked_cost(name: str, value: Any) -> float:
-    """The US dollars that a parameter gives.
+    """Read the US dollars that a parameter gives.
+
+    Args:
+        name: The parameter, for the message.
+        value: What a caller gave.
+
+    Returns:
+        The dollars, rounded to 1e-9.
 
     Raises:
         InvalidValueError: It is no finite number.

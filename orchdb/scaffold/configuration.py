@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from orchdb.errors import InvalidValueError, OperationError
 from orchdb.location import resolve
+from orchdb.raising import raised_as
 from orchdb.values import name
 
 Configuration = Mapping[str, Any]
@@ -16,7 +17,13 @@ DATABASE_PATH = "config.database.path"
 
 
 def read_configuration(config: Configuration | str | os.PathLike[str] | None) -> dict[str, Any]:
-    """The configuration as the templates see it: what is not set is not there, so that their defaults hold.
+    """Read the configuration as the templates see it: what is not set is not there, so that their defaults hold.
+
+    Args:
+        config: A mapping, the path of a YAML file, or ``None`` for an empty configuration.
+
+    Returns:
+        The configuration, with its section ``database``.
 
     Raises:
         InvalidValueError: The YAML is malformed, or a value is not usable; the message names the key.
@@ -26,11 +33,10 @@ def read_configuration(config: Configuration | str | os.PathLike[str] | None) ->
         return _checked(config)
     file = Path(config)
     given = _read_file(file)
-    try:
+    with raised_as(
+        InvalidValueError, lambda error: InvalidValueError(f"{error.message}, in {file}", column=error.column)
+    ):
         return _checked(given)
-    except InvalidValueError as error:
-        failure = InvalidValueError(f"{error.message}, in {file}", column=error.column)
-    raise failure
 
 
 def _checked(given: object) -> dict[str, Any]:
@@ -74,10 +80,10 @@ def _database_path(value: object) -> str:
     if isinstance(value, os.PathLike):
         value = os.fspath(cast("os.PathLike[str]", value))
     path = name(value, DATABASE_PATH) or ""
-    try:
+    with raised_as(InvalidValueError, _of_the_path):
         resolve(path)
-    except InvalidValueError as error:
-        problem = error.message.partition(": ")[2]
-    else:
-        return path
-    raise InvalidValueError(f"{DATABASE_PATH}: {problem}", column=DATABASE_PATH)
+    return path
+
+
+def _of_the_path(error: InvalidValueError) -> InvalidValueError:
+    return InvalidValueError(f"{DATABASE_PATH}: {error.message.partition(': ')[2]}", column=DATABASE_PATH)

@@ -56,15 +56,25 @@ class Plan:
     configuration: Path | None = None
 
     def paths(self, action: Action) -> tuple[str, ...]:
-        """The files that this would happen to."""
+        """List the files that one action would happen to.
+
+        Args:
+            action: ``create``, ``keep`` or ``overwrite``.
+
+        Returns:
+            Their places in the project, in the order of the plan.
+        """
         return tuple(file.path for file in self.files if file.action == action)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What ``apply`` did.
+    """What ``apply`` did: the places of files in the project.
 
     Attributes:
+        created: Files that were missing, and were written.
+        kept: Files that were the same already.
+        overwritten: Files that differed, and were written because of ``force``.
         refused: Files that differ from what was planned, and were left as they were.
     """
 
@@ -93,12 +103,15 @@ class ScaffoldService:
         self.folder = _checked_folder(folder)
 
     def build_plan(self, config: Configuration | str | os.PathLike[str] | None = None) -> Plan:
-        """What would be created, kept or overwritten; nothing is written.
+        """Plan what would be created, kept or overwritten; nothing is written.
 
         Args:
             config: A mapping, or the path of a YAML file; by default ``config.yml`` in the project, if it is there.
                 ``database.path`` is a URL or a path; a relative one starts at the root of the project. Without it the
                 database is ``data/orchestrator.db``, which the generated ``.gitignore`` covers.
+
+        Returns:
+            The plan, for ``apply``.
 
         Raises:
             InvalidValueError: The configuration is not usable; the message names the key.
@@ -112,14 +125,18 @@ class ScaffoldService:
         return Plan(self.folder, tuple(files), Path(config) if isinstance(config, (str, os.PathLike)) else None)
 
     def apply(self, plan: Plan, folder: str | os.PathLike[str] | None = None, *, force: bool = False) -> Outcome:
-        """What was done: each file is written as a whole or not at all, and a changed one only with ``force``.
+        """Write the files of a plan, each as a whole or not at all, and a changed one only with ``force``.
 
         The folder is looked at again, so a file that was changed after the plan was built is safe too. All files are
         looked at before the first one is written.
 
         Args:
+            plan: What ``build_plan`` gave.
             folder: Another folder than the plan's.
             force: Overwrite what somebody changed.
+
+        Returns:
+            What was done, file by file.
 
         Raises:
             InvalidValueError: A file would lie outside the folder.
@@ -159,7 +176,14 @@ def _render(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def python_literal(text: str) -> str:
-    """The text as Python code; in double quotes where it holds no quotes itself, as formatters want it."""
+    """Spell a text as Python code; in double quotes where it holds no quotes itself, as formatters want it.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The literal.
+    """
     literal = repr(text)
     return literal if "'" in text or '"' in text else f'"{literal[1:-1]}"'
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, make_url
+
+from orchdb import DatabaseManager
+from tests.conftest import Target
+from tests.foreign_rows import parents
+from tests.support import other_program
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +28,28 @@ def silent_event_loop(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 def path(tmp_path: Path) -> Path:
     """Where a new database goes."""
     return tmp_path / "orchestrator.db"
+
+
+@pytest.fixture
+async def manager(target: Target) -> AsyncIterator[DatabaseManager]:
+    """A connected manager on a database of its own: what another program adds to it is nobody else's."""
+    async with DatabaseManager(target.url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def agent(manager: DatabaseManager) -> str:
+    """The id of an agent."""
+    return await manager.create_agent(await manager.create_orchestrator_agent("scout"), "session-1")
+
+
+@pytest.fixture
+async def file_db(path: Path) -> AsyncIterator[DatabaseManager]:
+    """A manager on an SQLite file, with the parents of the rows that another program writes there."""
+    async with DatabaseManager(path) as opened:
+        with other_program(path) as connection:
+            parents(connection)
+        yield opened
 
 
 @pytest.fixture(params=["asyncpg", "psycopg"])

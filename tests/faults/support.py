@@ -14,9 +14,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from orchdb import DatabaseManager
 
 ROOT = Path(__file__).parents[2]
+on_sqlite = pytest.mark.parametrize("target", ["sqlite"], indirect=True)
+on_postgres = pytest.mark.parametrize("target", ["asyncpg", "psycopg"], indirect=True)
 
 
 class Child:

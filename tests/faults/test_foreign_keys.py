@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from orchdb import ConstraintError, DatabaseManager, DuplicateError, InvalidValueError, MissingParentError
 from tests.conftest import Target
+from tests.faults.support import on_postgres, on_sqlite
 from tests.support import NO_ROW, run_elsewhere
 
-on_postgres = pytest.mark.parametrize("target", ["asyncpg", "psycopg"], indirect=True)
-on_sqlite = pytest.mark.parametrize("target", ["sqlite"], indirect=True)
 MALFORMED = "no-such-agent"
-
-
-@pytest.fixture
-async def manager(target: Target) -> AsyncIterator[DatabaseManager]:
-    """A connected manager on a database of its own: what another program adds to it is nobody else's."""
-    async with DatabaseManager(target.url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def agent(manager: DatabaseManager) -> str:
-    """The id of an agent."""
-    return await manager.create_agent(await manager.create_orchestrator_agent("scout"), "session-1")
 
 
 def refers(target: Target, table: str, action: str, *, key: str = "id") -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -19,27 +18,13 @@ from orchdb import (
     Transaction,
 )
 from tests.conftest import Target
+from tests.faults.support import on_postgres, on_sqlite
 from tests.support import other_program, run_elsewhere
 
 COUNTS = (1, 5, 60)
 """One row, a few, and so many that Postgres copies them."""
 SKIP = {"sqlite": "SELECT RAISE(IGNORE)", "postgres": "RETURN NULL;"}
 RAISES = {how: f"SELECT RAISE({how}, 'no secrets here')" for how in ("ABORT", "FAIL", "ROLLBACK")}
-on_sqlite = pytest.mark.parametrize("target", ["sqlite"], indirect=True)
-on_postgres = pytest.mark.parametrize("target", ["asyncpg", "psycopg"], indirect=True)
-
-
-@pytest.fixture
-async def manager(target: Target) -> AsyncIterator[DatabaseManager]:
-    """A connected manager on a database of its own: what another program adds to it is nobody else's."""
-    async with DatabaseManager(target.url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def agent(manager: DatabaseManager) -> str:
-    """The id of an agent."""
-    return await manager.create_agent(await manager.create_orchestrator_agent("scout"), "session-1")
 
 
 def add_trigger(target: Target, table: str, event: str, when: str, *, sqlite: str, postgres: str) -> None:

@@ -7,7 +7,6 @@ import base64
 import json
 import sqlite3
 import uuid
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,23 +29,13 @@ from tests.foreign_rows import (
     Place,
     drop_triggers,
     empty,
+    every_place,
     insert,
     of_tests,
     parents,
     update,
 )
 from tests.support import collected, other_program, taken
-
-every_place = pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
-
-
-@pytest.fixture
-async def db(path: Path) -> AsyncIterator[DatabaseManager]:
-    """A manager on an SQLite file with the parents of other rows."""
-    async with DatabaseManager(path) as manager:
-        with other_program(path) as connection:
-            parents(connection)
-        yield manager
 
 
 async def paged(db: DatabaseManager, call: Any, size: int, place: Place) -> list[str]:
@@ -137,7 +126,7 @@ async def _system_logs(path: Path) -> list[Any]:
 @pytest.mark.parametrize("triggers", [True, False], ids=["triggers", "no triggers"])
 @pytest.mark.parametrize("how", ["inserted", "updated"])
 async def test_a_time_is_shown_in_the_one_form_or_as_it_is(
-    db: DatabaseManager, path: Path, place: Place, triggers: bool, how: str
+    file_db: DatabaseManager, path: Path, place: Place, triggers: bool, how: str
 ) -> None:
     written = [*UNDERSTOOD, *NOT_UNDERSTOOD]
     with other_program(path) as connection:
@@ -148,8 +137,8 @@ async def test_a_time_is_shown_in_the_one_form_or_as_it_is(
             insert(connection, place, str(number), **key, **({"created_at": value} if how == "inserted" else {}))
             if how == "updated":
                 update(connection, place, str(number), created_at=value)
-    await check_lists(db, place, {str(number) for number in range(len(written))}, sizes=(1, 7))
-    for row in of_tests(await (place.forward + place.backward)[0](db), place):
+    await check_lists(file_db, place, {str(number) for number in range(len(written))}, sizes=(1, 7))
+    for row in of_tests(await (place.forward + place.backward)[0](file_db), place):
         value = written[int(row[place.mark])]
         if value in UNDERSTOOD:
             assert row["created_at"] == UNDERSTOOD[value]
@@ -158,6 +147,8 @@ async def test_a_time_is_shown_in_the_one_form_or_as_it_is(
         model = MODELS[place.table].model_validate(row)
         assert model.model_dump(mode="json") == row
         assert MODELS[place.table].model_validate(model.model_dump()) == model
+        assert MODELS[place.table].model_validate(json.loads(json.dumps(row))) == model
+        assert MODELS[place.table].model_validate_json(json.dumps(row)) == model
         assert isinstance(model.created_at, UnreadableTime) is (value not in UNDERSTOOD)
 
 
@@ -220,7 +211,7 @@ def _write(connection: sqlite3.Connection, place: Place, values: list[Any]) -> l
 
 
 @pytest.mark.parametrize("table", ["agent_logs", "system_logs"])
-async def test_iterators_and_tails_give_each_line_once(db: DatabaseManager, path: Path, table: str) -> None:
+async def test_iterators_and_tails_give_each_line_once(file_db: DatabaseManager, path: Path, table: str) -> None:
     place = PLACES[table]
     written = [*UNDERSTOOD, *NOT_UNDERSTOOD]
     with other_program(path) as connection:
@@ -229,10 +220,12 @@ async def test_iterators_and_tails_give_each_line_once(db: DatabaseManager, path
             insert(connection, place, str(number), created_at=value)
     for size in (1, 7, 500):
         rows: Any = (
-            db.iter_agent_logs(AGENT, page_size=size) if table == "agent_logs" else db.iter_system_logs(page_size=size)
+            file_db.iter_agent_logs(AGENT, page_size=size)
+            if table == "agent_logs"
+            else file_db.iter_system_logs(page_size=size)
         )
         assert sorted(int(row["message"]) for row in await collected(rows)) == list(range(len(written)))
-    tail: Any = db.tail_agent_logs(after_id=0) if table == "agent_logs" else db.tail_system_logs(after_id=0)
+    tail: Any = file_db.tail_agent_logs(after_id=0) if table == "agent_logs" else file_db.tail_system_logs(after_id=0)
     assert [int(row["message"]) for row in await taken(tail, len(written))] == list(range(len(written)))
 
 
@@ -241,7 +234,7 @@ async def test_iterators_and_tails_give_each_line_once(db: DatabaseManager, path
 
 @every_place
 async def test_pages_go_on_when_their_last_row_was_deleted_or_changed(
-    db: DatabaseManager, path: Path, place: Place
+    file_db: DatabaseManager, path: Path, place: Place
 ) -> None:
     written = ["1795601472", "20261125T101112", "yesterday", b"a BLOB", "2026-11-25T10:11:12.000000", "11/25/2026"]
     call = (place.forward + place.backward)[0]
@@ -252,10 +245,10 @@ async def test_pages_go_on_when_their_last_row_was_deleted_or_changed(
             for number, value in enumerate(written):
                 key = {} if place.numbered else {"id": str(uuid.uuid4())}
                 insert(connection, place, str(number), created_at=value, **key)
-        whole = [row[place.mark] for row in of_tests(await call(db), place)]
+        whole = [row[place.mark] for row in of_tests(await call(file_db), place)]
         after: str | None = None
         found: list[str] = []
-        while len(found) < 20 and (page := of_tests(await call(db, limit=2, after=after), place)):
+        while len(found) < 20 and (page := of_tests(await call(file_db, limit=2, after=after), place)):
             last = page[-1]
             found += [row[place.mark] for row in page]
             after = cursor_of(last)
@@ -269,7 +262,9 @@ async def test_pages_go_on_when_their_last_row_was_deleted_or_changed(
 
 
 @every_place
-async def test_a_row_that_went_through_json_has_its_place_too(db: DatabaseManager, path: Path, place: Place) -> None:
+async def test_a_row_that_went_through_json_has_its_place_too(
+    file_db: DatabaseManager, path: Path, place: Place
+) -> None:
     with other_program(path) as connection:
         drop_triggers(connection)
         for number, value in enumerate((*UNDERSTOOD, *NOT_UNDERSTOOD, b"2026-02-31T00:00:00.000000", b"\xff", b"\0")):
@@ -277,20 +272,20 @@ async def test_a_row_that_went_through_json_has_its_place_too(db: DatabaseManage
                 connection, place, str(number), created_at=value, **({} if place.numbered else {"id": f"{number:036}"})
             )
     for call in place.forward + place.backward:
-        whole = [row[place.mark] for row in of_tests(await call(db), place)]
+        whole = [row[place.mark] for row in of_tests(await call(file_db), place)]
         after: str | None = None
         found: list[str] = []
-        while len(found) <= len(whole) and (page := await call(db, limit=1, after=after)):
+        while len(found) <= len(whole) and (page := await call(file_db, limit=1, after=after)):
             found += [row[place.mark] for row in of_tests(page, place)]
             after = cursor_of(json.loads(json.dumps(page[0])))
         assert found == whole
 
 
-async def test_a_made_up_position_is_one_or_is_refused(db: DatabaseManager, path: Path) -> None:
+async def test_a_made_up_position_is_one_or_is_refused(file_db: DatabaseManager, path: Path) -> None:
     with other_program(path) as connection:
         insert(connection, PLACES["system_logs"], "x", created_at="yesterday")
     row: Any = {"component": "x", "id": 0, "created_at": "whatever"}
-    assert [found["message"] for found in await db.get_system_logs(after=cursor_of(row))] == ["x"]
+    assert [found["message"] for found in await file_db.get_system_logs(after=cursor_of(row))] == ["x"]
     made_up: list[list[Any]] = [
         ["x"],
         [1, 2],
@@ -303,7 +298,7 @@ async def test_a_made_up_position_is_one_or_is_refused(db: DatabaseManager, path
     for stored in made_up:
         text = base64.urlsafe_b64encode(orjson.dumps(["system_logs", "x", 1, *stored])).decode()
         with pytest.raises(InvalidValueError, match="cursor"):
-            await db.get_system_logs(after=text)
+            await file_db.get_system_logs(after=text)
 
 
 def has_the_form(value: object) -> bool:
@@ -311,14 +306,14 @@ def has_the_form(value: object) -> bool:
     return isinstance(value, str) and has_the_one_form(value)
 
 
-async def test_a_filter_by_time_shows_what_is_understood_to_be_in_it(db: DatabaseManager, path: Path) -> None:
+async def test_a_filter_by_time_shows_what_is_understood_to_be_in_it(file_db: DatabaseManager, path: Path) -> None:
     place = PLACES["agent_logs"]
     with other_program(path) as connection:
         for number, value in enumerate([*UNDERSTOOD, *(value for value in NOT_UNDERSTOOD if not has_the_form(value))]):
             insert(connection, place, str(number), created_at=value)
     day = datetime(2026, 11, 25, tzinfo=UTC)
     for since, until in ((day, day + timedelta(days=1)), (day, None), (None, day + timedelta(days=1))):
-        rows = await db.get_agent_logs(AGENT, since=since, until=until)
+        rows = await file_db.get_agent_logs(AGENT, since=since, until=until)
         assert {row["created_at"][:10] for row in rows} == {"2026-11-25"}
         # Week dates, and what Go and compact forms add, are understood only when they are read.
         assert len(rows) >= len(UNDERSTOOD) - 6
@@ -326,6 +321,6 @@ async def test_a_filter_by_time_shows_what_is_understood_to_be_in_it(db: Databas
         drop_triggers(connection)
         insert(connection, place, "seconds", created_at=1795601472)
         insert(connection, place, "words", created_at="2026-12-in-words")
-    assert "seconds" in [row["message"] for row in await db.get_agent_logs(AGENT, until=day + timedelta(days=1))]
-    assert "seconds" not in [row["message"] for row in await db.get_agent_logs(AGENT, until=day)]
-    assert "words" not in [row["message"] for row in await db.get_agent_logs(AGENT, since=day)]
+    assert "seconds" in [row["message"] for row in await file_db.get_agent_logs(AGENT, until=day + timedelta(days=1))]
+    assert "seconds" not in [row["message"] for row in await file_db.get_agent_logs(AGENT, until=day)]
+    assert "words" not in [row["message"] for row in await file_db.get_agent_logs(AGENT, since=day)]

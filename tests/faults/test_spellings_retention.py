@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,49 +10,15 @@ from typing import Any
 import pytest
 
 from orchdb import DatabaseManager, spellings, sqlite_settings
-from tests.foreign_rows import NOT_UNDERSTOOD, PLACES, NoUtf8, drop_triggers, insert, parents, update
+from tests.foreign_rows import NOT_UNDERSTOOD, PLACES, NoUtf8, drop_triggers, insert, spellings_of, update
 from tests.support import other_program
-
-
-@pytest.fixture
-async def db(path: Path) -> AsyncIterator[DatabaseManager]:
-    """A manager on an SQLite file with the parents of other rows."""
-    async with DatabaseManager(path) as manager:
-        with other_program(path) as connection:
-            parents(connection)
-        yield manager
-
-
-def spellings_of(moment: datetime) -> list[Any]:
-    """The same time, to the second, in every spelling that is understood."""
-    east = moment + timedelta(hours=2)
-    seconds = int(moment.timestamp())
-    year, week, day = moment.isocalendar()
-    return [
-        moment.strftime("%Y-%m-%dT%H:%M:%S.%f"),
-        moment.strftime("%Y-%m-%d %H:%M:%S"),
-        moment.strftime("%Y-%m-%dT%H:%M:%Sz"),
-        east.strftime("%Y-%m-%dT%H:%M:%S+0200"),
-        east.strftime("%Y-%m-%d %H:%M:%S+02"),
-        east.strftime("%Y-%m-%d %H:%M:%S.000 +0200 CEST"),
-        moment.strftime("%Y%m%dT%H%M%SZ"),
-        moment.strftime("%Y%m%d%H%M%S"),
-        moment.strftime(f"{year:04}-W{week:02}-{day}T%H:%M:%S"),
-        seconds,
-        str(seconds),
-        seconds + 0.25,
-        seconds * 1000,
-        seconds * 1_000_000,
-        f"{seconds / 86400 + 2440587.5:.9f}",
-        moment.strftime("%Y-%m-%d %H:%M:%S").encode(),
-    ]
 
 
 @pytest.mark.parametrize("triggers", [True, False], ids=["triggers", "no triggers"])
 @pytest.mark.parametrize("how", ["inserted", "updated"])
 @pytest.mark.parametrize("table", ["agent_logs", "system_logs"])
 async def test_only_what_is_certainly_old_is_deleted(
-    db: DatabaseManager, path: Path, table: str, how: str, triggers: bool
+    file_db: DatabaseManager, path: Path, table: str, how: str, triggers: bool
 ) -> None:
     place = PLACES[table]
     now = datetime.now(UTC)
@@ -71,16 +36,16 @@ async def test_only_what_is_certainly_old_is_deleted(
                 insert(connection, place, mark, **({"created_at": value} if how == "inserted" else {}))
                 if how == "updated":
                     update(connection, place, mark, created_at=value)
-    deleted = await db.cleanup_old_logs(30)
-    left = {row["message"] for row in await place.forward[0](db)}
+    deleted = await file_db.cleanup_old_logs(30)
+    left = {row["message"] for row in await place.forward[0](file_db)}
     kept = {f"{group} {number}" for group in ("fresh", "who knows") for number in range(len(groups[group]))}
     assert left == kept
     assert deleted == len(groups["old"])
-    assert await db.cleanup_old_logs(30) == 0
+    assert await file_db.cleanup_old_logs(30) == 0
 
 
 async def test_old_lines_in_another_spelling_go_in_batches_and_only_those_of_the_level(
-    db: DatabaseManager, path: Path
+    file_db: DatabaseManager, path: Path
 ) -> None:
     place = PLACES["system_logs"]
     with other_program(path) as connection:
@@ -93,9 +58,9 @@ async def test_old_lines_in_another_spelling_go_in_batches_and_only_those_of_the
             insert(connection, place, f"after it {number}", created_at="2019-06-01 00:00:00", log_level=level)
         connection.execute("COMMIT")
     before = datetime(2020, 1, 1, tzinfo=UTC)  # behind which 2020W01 stands, and before which it is
-    assert await db.prune(before, log_level="DEBUG") == 2500
-    assert await db.prune(before) == 2500
-    assert len(await db.get_system_logs()) == 2500
+    assert await file_db.prune(before, log_level="DEBUG") == 2500
+    assert await file_db.prune(before) == 2500
+    assert len(await file_db.get_system_logs()) == 2500
 
 
 async def test_each_old_line_is_looked_at_about_once_however_many_there_are(
@@ -119,10 +84,10 @@ async def test_each_old_line_is_looked_at_about_once_however_many_there_are(
     assert len(looks) < 2 * 5500
 
 
-async def test_lines_that_another_program_keeps_do_not_hold_up_retention(db: DatabaseManager, path: Path) -> None:
+async def test_lines_that_another_program_keeps_do_not_hold_up_retention(file_db: DatabaseManager, path: Path) -> None:
     with other_program(path) as connection:
         drop_triggers(connection)
         connection.execute("CREATE TRIGGER keep BEFORE DELETE ON system_logs BEGIN SELECT RAISE(IGNORE); END")
         insert(connection, PLACES["system_logs"], "x", created_at="2020W01")
     async with asyncio.timeout(20):
-        assert await db.prune(datetime(2020, 1, 1, tzinfo=UTC)) == 0
+        assert await file_db.prune(datetime(2020, 1, 1, tzinfo=UTC)) == 0
