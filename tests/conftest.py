@@ -37,6 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[_SHARED] = str(place)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is slow comes first: nobody waits for it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test sees none of the variables that choose a database."""
