@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,10 +30,16 @@ def pytest_configure(config: pytest.Config) -> None:
     if sys.flags.dev_mode:  # in which pytest-asyncio would switch off the loop's own
         config.option.asyncio_debug = True
     if not hasattr(config, "workerinput"):
-        place = folder()
-        os.environ[_SHARED] = str(place.__enter__())
-        config.add_cleanup(lambda: place.__exit__(None, None, None))
-        config.add_cleanup(lambda: stop_shared_server(Path(os.environ[_SHARED])))
+        ending = ExitStack()
+        place = ending.enter_context(folder())
+        ending.callback(stop_shared_server, place)
+        config.add_cleanup(ending.close)
+        os.environ[_SHARED] = str(place)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is slow comes first: nobody waits for it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)

@@ -180,6 +180,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 async def test_four_processes_start_together_on_a_fresh_database(target: Target) -> None:
     names = [f"process-{number}" for number in range(4)]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

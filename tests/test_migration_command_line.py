@@ -28,6 +28,7 @@ def revision_of(path: Path) -> str | None:
     return str(row[0])
 
 
+@pytest.mark.slow
 def test_the_argument_stands_above_the_variables_and_they_above_the_default(tmp_path: Path) -> None:
     argument, by_url, by_path = tmp_path / "argument.db", tmp_path / "by_url.db", tmp_path / "by_path.db"
     default = tmp_path / "data" / "orchestrator.db"
@@ -67,6 +68,7 @@ def test_an_old_file_is_adopted_upgraded_and_downgraded(tmp_path: Path) -> None:
     assert revision_of(path) == "0001"
 
 
+@pytest.mark.slow
 def test_two_upgrades_at_once_both_succeed(tmp_path: Path) -> None:
     path = OldFile(tmp_path / "old.db").path
     with ThreadPoolExecutor(2) as pool:
@@ -75,6 +77,7 @@ def test_two_upgrades_at_once_both_succeed(tmp_path: Path) -> None:
     assert sorted("adopting the table" in run.stderr for run in runs) == [False, True]
 
 
+@pytest.mark.slow
 def test_two_upgrades_at_once_on_postgres_both_succeed(postgres_url: str) -> None:
     with ThreadPoolExecutor(2) as pool:
         runs = list(pool.map(lambda _: command_line("-x", f"url={postgres_url}", "upgrade", "head"), range(2)))
@@ -114,6 +117,7 @@ def test_what_cannot_be_upgraded_is_said_in_one_line_without_a_password(tmp_path
     assert "secret" not in run.stdout + run.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("misspelt", ["ulr=other.db", "other.db", "URL=other.db"])
 def test_a_misspelt_x_changes_no_other_database(tmp_path: Path, misspelt: str) -> None:
     for words in (("upgrade", "head"), ("current",), ("upgrade", "head", "--sql")):
@@ -150,6 +154,7 @@ def test_a_percent_sign_in_the_folder_of_the_package_is_only_a_character(tmp_pat
     assert revision_of(tmp_path / "new.db") == HEAD
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "question", [["current"], ["check"], ["downgrade", "base"], ["revision", "--autogenerate", "-m", "x"]]
 )

@@ -30,6 +30,7 @@ def one_of_them_upgraded(connected: list[Connected], definitions: int, migration
     return ran == [0] * (PROCESSES - 1) + [migrations] and found == {(HEAD, definitions)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("revision", [None, "0004"])
 def test_eight_processes_at_once_upgrade_an_old_file_once(tmp_path: Path, revision: str | None) -> None:
     old = OldFile(tmp_path / "old.db")
@@ -45,6 +46,7 @@ def test_eight_processes_at_once_upgrade_an_old_file_once(tmp_path: Path, revisi
     assert {path.name for path in tmp_path.iterdir()} == {"old.db", backup.name}
 
 
+@pytest.mark.slow
 def test_eight_processes_at_once_upgrade_an_old_postgres_database_once(postgres_url: str) -> None:
     upgrade(postgres_url, "0002")
     with transaction(postgres_url) as connection:

@@ -68,6 +68,7 @@ asyncio.run(main(*sys.argv[2:]))
 """
 
 
+@pytest.mark.slow
 async def test_processes_that_move_the_same_agents_close_no_circle(target: Target) -> None:
     async with DatabaseManager(target.url) as db:
         agents = await line_of(db, 3)

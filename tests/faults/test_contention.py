@@ -63,6 +63,7 @@ async def beside(db: DatabaseManager, target: Target, results: asyncio.Future[An
     return paged
 
 
+@pytest.mark.slow
 async def test_4_processes_with_25_tasks_each_a_reader_and_backups(target: Target, tmp_path: Path) -> None:
     figures = await contend(target, 3, tmp_path)
     assert figures["max"] < 5
@@ -79,6 +80,7 @@ async def test_4_processes_with_25_tasks_each_for_30_seconds(target: Target, tmp
         assert_sound(target.path)
 
 
+@pytest.mark.slow
 def test_8_processes_open_a_new_database_in_the_same_instant(target: Target, tmp_path: Path) -> None:
     rounds = 5 if target.engine == "sqlite" else 1
     with ExitStack() as stack:

@@ -328,7 +328,8 @@ async def test_a_generator_that_is_forgotten_frees_its_block(db: DatabaseManager
     assert await components(db) == ["later"]
 
 
-async def test_close_ends_a_block_that_stays_open(target: Target) -> None:
+async def test_close_ends_a_block_that_stays_open(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchdb.database._CLOSE_SECONDS", 0.1)
     db = DatabaseManager(target.url, lock_timeout=0)
     await db.connect()
     opened, closed = asyncio.Event(), asyncio.Event()

@@ -154,14 +154,16 @@ async def test_a_wait_for_a_part_or_a_connection_ends_though_the_clock_stands_st
 
 async def test_what_own_statements_set_for_the_session_ends_with_the_block(url: URL) -> None:
     async with DatabaseManager(url, pool_size=1) as db, DatabaseManager(url, pool_size=1) as other:
+        timeout = text("SHOW statement_timeout")
         for undone in (False, True):
             with contextlib.suppress(UndoneError):
                 async with db.transaction() as tx:
+                    before = (await tx.conn.execute(timeout)).scalar_one()
                     for statement in (
                         "SELECT pg_advisory_lock(42)",
                         "CREATE TEMPORARY TABLE system_logs (id integer)",
                         "SET search_path = pg_catalog",
-                        "SET statement_timeout = 1",
+                        "SET statement_timeout = 54321",
                         "SET default_transaction_read_only = on",
                         "SET ROLE pg_read_all_data",
                     ):
@@ -171,6 +173,7 @@ async def test_what_own_statements_set_for_the_session_ends_with_the_block(url: 
             await db.create_system_log("INFO", "x", f"after {undone}")
             async with db.transaction() as tx:
                 await tx.create_system_log("INFO", "x", f"block after {undone}")
+                assert (await tx.conn.execute(timeout)).scalar_one() == before != "54321ms"
             async with other.transaction() as tx:
                 lock = await tx.conn.execute(text("SELECT pg_try_advisory_xact_lock(42)"))
                 assert lock.scalar_one() is True

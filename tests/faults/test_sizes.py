@@ -114,6 +114,7 @@ async def test_a_text_may_have_64_mib(db: DatabaseManager, agent_id: str) -> Non
         await db.delete_prompt(prompt)
 
 
+@pytest.mark.slow
 async def test_a_larger_text_is_refused_and_nothing_is_written(db: DatabaseManager, ids: dict[str, str]) -> None:
     agent, prompt = ids[AGENT], ids["<prompt>"]
     before = await dump(db)

@@ -305,6 +305,7 @@ async def test_a_file_that_others_can_read_is_warned_of_and_left_as_it_is(
     assert path.stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.slow
 async def test_opening_and_closing_beside_others_loses_no_row_of_theirs(path: Path) -> None:
     async with DatabaseManager(path) as db:
         definition = await db.create_orchestrator_agent("self-damage")

@@ -19,6 +19,7 @@ from tests.alembic_runs import command_line
 from tests.conftest import Target
 from tests.faults.support import ROOT, Child, assert_sound
 
+pytestmark = pytest.mark.slow
 OLDER, NEWER = REVISIONS[-2], f"{int(HEAD) + 1:04}"
 NEW_REVISION = f"""
 import sqlalchemy as sa
