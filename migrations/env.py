@@ -21,13 +21,15 @@ from sqlalchemy import URL, Connection, Identity
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from orchdb import migrating, versions
-from orchdb.errors import InvalidValueError, OperationError, why_not_connected
-from orchdb.files import make, require
+from orchdb.backend import Options
+from orchdb.driver_errors import why_not_connected
+from orchdb.errors import InvalidValueError, OperationError
 from orchdb.location import MEMORY, Source, resolve
-from orchdb.postgres_settings import PostgresOptions, PostgresSettings
-from orchdb.sqlite_settings import migration_engine
-from orchdb.tables import metadata
+from orchdb.postgres.settings import PostgresSettings
+from orchdb.schema import rebuilding, revisions
+from orchdb.schema.tables import metadata
+from orchdb.sqlite.files import make, require
+from orchdb.sqlite.settings import migration_engine
 
 LOCK_TIMEOUT_MS = 60_000
 
@@ -46,7 +48,7 @@ def compare_default(*compared: Any) -> bool | None:
 def options(dialect: str) -> dict[str, Any]:
     return {
         "target_metadata": metadata,
-        "version_table": versions.VERSION_TABLE,
+        "version_table": revisions.VERSION_TABLE,
         "include_name": is_ours,
         "compare_type": True,
         "compare_server_default": compare_default if dialect == "sqlite" else True,
@@ -71,10 +73,10 @@ def migrate(connection: Connection) -> None:
     context.configure(connection=connection, **options(connection.dialect.name))
     with context.begin_transaction():
         if connection.dialect.name == "sqlite":
-            with migrating.checked(connection, list(metadata.tables)):
+            with rebuilding.checked(connection, list(metadata.tables)):
                 run()
         else:
-            versions.lock(connection)
+            revisions.lock(connection)
             run()
 
 
@@ -83,7 +85,7 @@ def run() -> None:
     known = {script.revision for script in scripts.walk_revisions()}
     unknown = sorted(set(context.get_context().get_current_heads()) - known)
     if unknown:
-        raise migrating.MigrationError(
+        raise rebuilding.MigrationError(
             f"the database has the revision {', '.join(unknown)}, and this version of orchdb knows none newer than "
             f"{', '.join(scripts.get_heads())}: a newer version made it, so upgrade orchdb"
         )
@@ -117,7 +119,7 @@ async def migrate_url(url: URL) -> None:
     if url.get_backend_name() == "sqlite":
         engine = sqlite_engine(url)
     else:
-        engine = PostgresSettings.of(url, PostgresOptions(statement_timeout=0), Source("-x url").refuse).engine(1)
+        engine = PostgresSettings.of(url, Options(statement_timeout=0), Source("-x url").refuse).engine(1)
     try:
         async with engine.connect() as connection:
             await connection.run_sync(migrate)
@@ -130,7 +132,7 @@ def run_from_command_line() -> None:
     try:
         asyncio.run(migrate_url(target()))
     except DBAPIError as error:
-        failure = f"nothing was changed: {versions.reason(error)}"
+        failure = f"nothing was changed: {revisions.reason(error)}"
     except OSError as error:
         failure = f"nothing was changed, there is no connection: {why_not_connected(error)}"
     except (InvalidValueError, OperationError) as error:

@@ -20,7 +20,6 @@ from orchdb.errors import (
     SchemaOutOfDateError,
 )
 from orchdb.manager import DatabaseManager, Transaction
-from orchdb.naive_times import NaiveDatetimeWarning
 from orchdb.rows import (
     AGENT_STATUSES,
     KNOWN_AGENT_TYPES,
@@ -43,6 +42,7 @@ from orchdb.rows import (
     PromptStatus,
     SystemLogRow,
 )
+from orchdb.schema.naive_times import NaiveDatetimeWarning
 
 # What goes wrong is raised too: where a program has no logging, Python would print each failure that it handles.
 logging.getLogger("orchdb").addHandler(logging.NullHandler())

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Dialect, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchdb.prepared import Parameters, Prepared
+from orchdb.connections import Step
+from orchdb.errors import InvalidValueError
+from orchdb.statements import CompiledStatement, Parameters
 
 Durability = Literal["normal", "full"]
-Step = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
-"""What a caller's own statement in a transaction goes through."""
 BROKEN = "the transaction was rolled back by an earlier failure"
 
 
-class Outcome(NamedTuple):
+class StatementResult(NamedTuple):
     """What a statement gave.
 
     Attributes:
@@ -33,7 +35,7 @@ class Outcome(NamedTuple):
     number: int | None = None
 
 
-class Horizon(NamedTuple):
+class HighWatermark(NamedTuple):
     """How far a log can be read now without missing a line that comes later.
 
     Attributes:
@@ -63,12 +65,14 @@ class BackendTransaction(ABC):
         """The connection for a caller's own statements, each of which goes through ``step``."""
 
     @abstractmethod
-    async def run(self, prepared: Prepared, parameters: Parameters, before: Sequence[str] = ()) -> Outcome:
+    async def run(
+        self, compiled: CompiledStatement, parameters: Parameters, before: Sequence[str] = ()
+    ) -> StatementResult:
         """Run one statement, behind those of ``before``, which set a savepoint."""
 
     @abstractmethod
     async def run_many(
-        self, prepared: Prepared, parameters: Sequence[Parameters], before: Sequence[str] = ()
+        self, compiled: CompiledStatement, parameters: Sequence[Parameters], before: Sequence[str] = ()
     ) -> list[int]:
         """Insert many rows, behind what ``before`` says; their ids where the database gives them.
 
@@ -91,7 +95,7 @@ class BackendTransaction(ABC):
         """Undo what has been done since the savepoint."""
         await self.script([f"ROLLBACK TO SAVEPOINT {savepoint}"])
 
-    def removal(self, prepared: Prepared, error: Exception) -> Callable[[], Awaitable[None]] | None:
+    def removal(self, compiled: CompiledStatement, error: Exception) -> Callable[[], Awaitable[None]] | None:
         """What takes away the reason for which a statement failed, where that is possible: it can then be run again."""
         return None
 
@@ -117,14 +121,14 @@ class Backend(ABC):
     dialect: Dialect
     connection: AsyncConnection
     """For the caller's own reading."""
-    beginnings: Collection[asyncio.Future[Horizon]] = ()
+    beginnings: Collection[asyncio.Future[HighWatermark]] = ()
     """Those that are not known yet: a commit waits for them with ``begun``, lest it is taken for an earlier one."""
 
     @abstractmethod
     async def open(self) -> None:
         """Connect and prepare the schema; nothing stays open if it fails."""
 
-    def send_away(self) -> None:
+    def fail_all(self) -> None:
         """Fail what waits for a connection behind the blocks that are still open and about to be ended."""
         return
 
@@ -133,19 +137,19 @@ class Backend(ABC):
         """Close every connection."""
 
     @abstractmethod
-    def read(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
+    def read(self, compiled: CompiledStatement, parameters: Parameters) -> Awaitable[StatementResult]:
         """Run a statement that only reads."""
 
-    def read_newest(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
+    def read_newest(self, compiled: CompiledStatement, parameters: Parameters) -> Awaitable[StatementResult]:
         """Run a statement that only reads where every committed row can be seen, also if there are replicas."""
-        return self.read(prepared, parameters)
+        return self.read(compiled, parameters)
 
     @abstractmethod
-    async def horizon(self, table: Table) -> Horizon:
+    async def high_watermark(self, table: Table) -> HighWatermark:
         """How far the log can be read now without missing a line."""
 
     @abstractmethod
-    def beginning(self, table: Table) -> asyncio.Future[Horizon]:
+    def beginning(self, table: Table) -> asyncio.Future[HighWatermark]:
         """The horizon at this call, with its gaps: what is committed later is behind it or in a gap.
 
         The future may go unawaited.
@@ -161,11 +165,11 @@ class Backend(ABC):
         return []
 
     @abstractmethod
-    def write(self, prepared: Prepared, parameters: Parameters) -> Awaitable[Outcome]:
+    def write(self, compiled: CompiledStatement, parameters: Parameters) -> Awaitable[StatementResult]:
         """Run one statement and commit it."""
 
     @abstractmethod
-    async def write_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
+    async def write_many(self, compiled: CompiledStatement, parameters: Sequence[Parameters]) -> list[int]:
         """Insert many rows, all or none, and commit them; their ids where the database gives them."""
 
     @abstractmethod
@@ -179,3 +183,23 @@ class Backend(ABC):
     @abstractmethod
     async def begin(self) -> BackendTransaction:
         """Begin a transaction on a connection that is its own until it ends."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of ``DatabaseManager`` that a server has too; times are seconds."""
+
+    pool_size: int = 10
+    pool_timeout: float = 30.0
+    connect_timeout: float = 10.0
+    statement_timeout: float = 60.0
+    lock_timeout: float = 30.0
+    durability: str = "normal"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.pool_size, bool) or not isinstance(self.pool_size, int) or self.pool_size < 1:
+            raise InvalidValueError("pool_size: must be a whole number from 1", column="pool_size")
+        for name in ("pool_timeout", "connect_timeout", "statement_timeout", "lock_timeout"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                raise InvalidValueError(f"{name}: must be a number of seconds from 0", column=name)

@@ -24,14 +24,15 @@ from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchdb.backend import BROKEN, BackendTransaction, Outcome
+from orchdb.backend import BROKEN, BackendTransaction, StatementResult
 from orchdb.clocks import done_within
+from orchdb.concurrency import shielded
 from orchdb.connections import let_go
-from orchdb.errors import NotConnectedError, OperationError, translate
+from orchdb.driver_errors import translate
+from orchdb.errors import NotConnectedError, OperationError
 from orchdb.own_statements import SAVEPOINTS
-from orchdb.prepared import Parameters, Prepared
 from orchdb.raising import raised_as
-from orchdb.shielding import to_the_end
+from orchdb.statements import CompiledStatement, Parameters
 from orchdb.turns import ENDED, Turn, Turns
 
 Result = TypeVar("Result")
@@ -83,16 +84,16 @@ class Scope:
         if self.ended:
             raise NotConnectedError(ENDED)
 
-    async def run(self, prepared: Prepared, parameters: Parameters) -> Outcome:
+    async def run(self, compiled: CompiledStatement, parameters: Parameters) -> StatementResult:
         """Run one statement; if it raises, only the statement is undone."""
-        call = partial(self._block.transaction.run, prepared, parameters)
-        changes = prepared.is_insert or not prepared.returns_rows
-        return await self._block.step(self, call, changes=changes, prepared=prepared)
+        call = partial(self._block.transaction.run, compiled, parameters)
+        changes = compiled.is_insert or not compiled.returns_rows
+        return await self._block.step(self, call, changes=changes, compiled=compiled)
 
-    async def run_many(self, prepared: Prepared, parameters: Sequence[Parameters]) -> list[int]:
+    async def run_many(self, compiled: CompiledStatement, parameters: Sequence[Parameters]) -> list[int]:
         """Insert many rows, all or none; their ids where the database gives them."""
-        call = partial(self._block.transaction.run_many, prepared, parameters)
-        return await self._block.step(self, call, prepared=prepared)
+        call = partial(self._block.transaction.run_many, compiled, parameters)
+        return await self._block.step(self, call, compiled=compiled)
 
     async def begin_part(self) -> Scope:
         """Begin a part that can be undone alone."""
@@ -158,7 +159,7 @@ class Block:
             await self.transaction.before_own(savepoint)
 
     async def step(
-        self, scope: Scope, call: Call[Result], *, changes: bool = True, prepared: Prepared | None = None
+        self, scope: Scope, call: Call[Result], *, changes: bool = True, compiled: CompiledStatement | None = None
     ) -> Result:
         """Run one call of the current task in the scope, when it is its turn; undo it if it raises.
 
@@ -166,7 +167,7 @@ class Block:
             scope: Where it is made.
             call: What to run.
             changes: Whether it may change something.
-            prepared: Its statement, if it is one of orchdb's.
+            compiled: Its statement, if it is one of orchdb's.
 
         Raises:
             NotConnectedError: The scope has ended, or was ended while the call was under way.
@@ -176,7 +177,7 @@ class Block:
         try:
             await self._turns.take(turn)
             try:
-                result = await self._run(turn, call, changes=changes, prepared=prepared)
+                result = await self._run(turn, call, changes=changes, compiled=compiled)
             finally:
                 self._turns.give()
         except BaseException as error:
@@ -187,7 +188,9 @@ class Block:
                 return result
         raise turn.broken_off()
 
-    async def _run(self, turn: Turn, call: Call[Result], *, changes: bool, prepared: Prepared | None) -> Result:
+    async def _run(
+        self, turn: Turn, call: Call[Result], *, changes: bool, compiled: CompiledStatement | None
+    ) -> Result:
         scope = self._scopes[-1]  # whoever has the turn belongs to the innermost part
         removal: Callable[[], Awaitable[None]] | None = None
         while True:
@@ -197,10 +200,10 @@ class Block:
                 result = await call(self._renewed(scope))
             except BaseException as error:
                 if not turn.stopped:  # else the whole block is about to be undone
-                    await to_the_end(self._undo(scope))
-                if removal is not None or prepared is None or not isinstance(error, Exception):
+                    await shielded(self._undo(scope))
+                if removal is not None or compiled is None or not isinstance(error, Exception):
                     raise
-                removal = self.transaction.removal(prepared, error)
+                removal = self.transaction.removal(compiled, error)
                 if removal is None:
                     raise
             else:
@@ -213,7 +216,7 @@ class Block:
         try:
             await removal()
         except BaseException:
-            await to_the_end(self._undo(scope))
+            await shielded(self._undo(scope))
             raise
 
     def _renewed(self, scope: Scope) -> list[str]:
@@ -254,14 +257,14 @@ class Block:
                 raise NotConnectedError(ENDED)
             return
         self._refuse_from(part)
-        turn = self._turns.to_end()
+        turn = self._turns.shielded()
         if not keep:
-            await to_the_end(self._undo_part(part, turn))
+            await shielded(self._undo_part(part, turn))
             return
         try:
             await self._wait_to_keep(part, turn)
         except asyncio.CancelledError:
-            await to_the_end(self._undo_part(part, turn))
+            await shielded(self._undo_part(part, turn))
             raise
         self._leave(part).changed = True
         if self._broken:
@@ -289,11 +292,11 @@ class Block:
         if self.scope.ended:
             raise NotConnectedError(ENDED)
         self._refuse_from(self.scope)
-        turn = self._turns.to_end()
+        turn = self._turns.shielded()
         try:
             await self._wait_to_keep(self.scope, turn)
         except asyncio.CancelledError:
-            await to_the_end(self._roll_back(turn))
+            await shielded(self._roll_back(turn))
             raise
         self._disconnect(self.scope)
         try:
@@ -307,10 +310,10 @@ class Block:
     async def roll_back(self) -> None:
         """End the block and undo it, also what is under way; if it has been ended, wait until that is done."""
         if self.scope.ended:
-            await to_the_end(self._over.wait())
+            await shielded(self._over.wait())
             return
         self._refuse_from(self.scope)
-        await to_the_end(self._roll_back(self._turns.to_end()))
+        await shielded(self._roll_back(self._turns.shielded()))
 
     async def _roll_back(self, turn: asyncio.Future[None]) -> None:
         try:
@@ -327,7 +330,7 @@ class Block:
         if not turn.done():
             await asyncio.wait((turn,))
         if self._scopes[-1] is not scope:
-            await to_the_end(self._undo(scope))
+            await shielded(self._undo(scope))
 
     def _refuse_from(self, scope: Scope) -> None:
         """Let no call begin any more, in the scope and in what is open in it."""

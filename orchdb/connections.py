@@ -13,10 +13,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncResult
 from sqlalchemy.ext.asyncio.base import asyncstartablecontext
 
-from orchdb.backend import Step
+from orchdb.concurrency import once_cancelled, shielded
 from orchdb.errors import OperationError
 from orchdb.own_statements import hold, refuse
-from orchdb.shielding import once_cancelled, to_the_end
 
 
 class _BufferedConnection(AsyncConnection):
@@ -39,19 +38,19 @@ class ShieldedConnection(_BufferedConnection):
     """
 
     async def execute(self, *args: Any, **options: Any) -> Any:
-        return await to_the_end(super().execute(*args, **options))
+        return await shielded(super().execute(*args, **options))
 
     async def exec_driver_sql(self, *args: Any, **options: Any) -> Any:
-        return await to_the_end(super().exec_driver_sql(*args, **options))
+        return await shielded(super().exec_driver_sql(*args, **options))
 
     async def run_sync(self, *args: Any, **options: Any) -> Any:
-        return await to_the_end(super().run_sync(*args, **options))
+        return await shielded(super().run_sync(*args, **options))
 
     async def commit(self) -> None:
-        await to_the_end(super().commit())
+        await shielded(super().commit())
 
     async def rollback(self) -> None:
-        await to_the_end(super().rollback())
+        await shielded(super().rollback())
 
 
 class _PatientConnection(_BufferedConnection):
@@ -103,7 +102,7 @@ class SharedConnection(_PatientConnection):
             result = await run()
             await super().commit()
         except BaseException:
-            await to_the_end(super().rollback())
+            await shielded(super().rollback())
             raise
         return result
 
@@ -165,16 +164,20 @@ def part_of_transaction(
 
     The connection cannot end its transaction any more, until it is ``orchdb.own_statements.free``.
     """
-    face = ShieldedTransactionConnection if shielded else TransactionConnection
+    caller_connection = ShieldedTransactionConnection if shielded else TransactionConnection
     synchronous = connection.sync_connection
     assert isinstance(synchronous, Connection)
     hold(synchronous)
-    return face(engine, synchronous, step)
+    return caller_connection(engine, synchronous, step)
 
 
-def let_go(face: AsyncConnection) -> None:
+def let_go(caller_connection: AsyncConnection) -> None:
     """Take the connection away from the face, and the options that were set through it from the connection."""
-    connection = face.sync_connection
-    if isinstance(face, _PartOfTransaction) and connection is not None:
-        connection._execution_options = face.options  # pyright: ignore[reportPrivateUsage]  # there is no other way back
-    face.sync_connection = None
+    connection = caller_connection.sync_connection
+    if isinstance(caller_connection, _PartOfTransaction) and connection is not None:
+        connection._execution_options = caller_connection.options  # pyright: ignore[reportPrivateUsage]  # there is no other way back
+    caller_connection.sync_connection = None
+
+
+Step = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
+"""What a caller's own statement in a transaction goes through."""

@@ -16,8 +16,8 @@ import orjson
 
 from orchdb.errors import InvalidValueError
 from orchdb.rows import COLUMNS_OF, AgentLogRow, AgentRow, OrchestratorAgentRow, PromptRow, SystemLogRow
-from orchdb.spellings import AsStored, TextBytes, one_form
-from orchdb.values import MAX_INTEGER
+from orchdb.schema.spellings import AsStored, TextBytes, one_form
+from orchdb.schema.values import MAX_INTEGER
 
 AnyRow = OrchestratorAgentRow | AgentRow | PromptRow | AgentLogRow | SystemLogRow
 

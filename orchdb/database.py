@@ -14,13 +14,13 @@ from typing import Any
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchdb.backend import Backend, BackendTransaction, Horizon
+from orchdb.backend import Backend, BackendTransaction, HighWatermark
 from orchdb.blocks import Block
+from orchdb.concurrency import shielded
 from orchdb.errors import NotConnectedError, OperationError, OrchdbError
-from orchdb.prepared import Statement
-from orchdb.shielding import to_the_end
-from orchdb.values import NoSuchRowError
-from orchdb.verbs import Row, TransactionVerbs, Values, Verbs, failures_translated
+from orchdb.executor import Executor, Row, TransactionExecutor, Values, failures_translated
+from orchdb.schema.values import NoSuchRowError
+from orchdb.statements import Statement
 
 _CLOSE_SECONDS = 5  # what is running may wait for a lock, and then needs a moment
 _LEFT_OPEN = (
@@ -41,7 +41,7 @@ if sys.platform != "win32":  # which has no forks
     os.register_at_fork(after_in_child=_forked)
 
 
-class Database(Verbs):
+class Database(Executor):
     """A backend and its life: each verb runs in a transaction of its own."""
 
     def __init__(self, make_backend: Callable[[], Backend], *, lock_timeout: float, read_only: bool = False) -> None:
@@ -53,7 +53,7 @@ class Database(Verbs):
         self._why_not = "connect() has not been called"
         self._lifecycle = asyncio.Lock()
         self._running = 0
-        self._settled: asyncio.Event | None = None  # set when close() waits and the last call has ended
+        self._drained: asyncio.Event | None = None  # set when close() waits and the last call has ended
         self._blocks: dict[asyncio.Task[Any] | None, Block] = {}
 
     @property
@@ -79,7 +79,7 @@ class Database(Verbs):
                 backend = self._make_backend()
                 await backend.open()
             self._loop, self._forks = asyncio.get_running_loop(), _forks
-            self._backend, self._settled = backend, None
+            self._backend, self._drained = backend, None
             self.dialect = backend.dialect
             self._read, self._write, self._write_many = backend.read, backend.write, backend.write_many
 
@@ -91,17 +91,17 @@ class Database(Verbs):
                 return
             if asyncio.current_task() in self._blocks:
                 raise OperationError("this task is inside db.transaction(): leave the block first", operation="close")
-            self._settled = asyncio.Event()
-            self._check_settled()
+            self._drained = asyncio.Event()
+            self._check_drained()
             try:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._settled.wait(), self._close_timeout)
+                    await asyncio.wait_for(self._drained.wait(), self._close_timeout)
             finally:
                 self._backend, self._why_not = None, "the manager is closed"
-                await to_the_end(self._end_all(backend))
+                await shielded(self._end_all(backend))
 
     async def _end_all(self, backend: Backend) -> None:
-        backend.send_away()
+        backend.fail_all()
         for block in [*self._blocks.values()]:  # a connection must not be closed under a statement
             await block.roll_back()
         await backend.close()
@@ -115,11 +115,11 @@ class Database(Verbs):
         with contextlib.suppress(OrchdbError):
             await self._observed(operation, None, lambda: self.backend.give_back())
 
-    async def horizon(self, operation: str, table: Table) -> Horizon:
+    async def high_watermark(self, operation: str, table: Table) -> HighWatermark:
         """How far the log can be read now without missing a line that comes later."""
-        return await self._observed(operation, table.name, lambda: self.backend.horizon(table), write=False)
+        return await self._observed(operation, table.name, lambda: self.backend.high_watermark(table), write=False)
 
-    def beginning(self, operation: str, table: Table) -> Callable[[], Awaitable[Horizon]]:
+    def beginning(self, operation: str, table: Table) -> Callable[[], Awaitable[HighWatermark]]:
         """The horizon at this call, which a tail begins from: what asks for it, or nobody does.
 
         Raises:
@@ -129,7 +129,7 @@ class Database(Verbs):
         self._leave()
         beginning = self.backend.beginning(table)
 
-        async def result() -> Horizon:
+        async def result() -> HighWatermark:
             return await asyncio.shield(beginning)
 
         return lambda: self._observed(operation, table.name, result, write=False)
@@ -143,15 +143,15 @@ class Database(Verbs):
         self._enter(write=False)
         self._leave()
         with contextlib.suppress(NoSuchRowError):
-            statement.prepared(self.dialect).parameters(values)
+            statement.compiled(self.dialect).parameters(values)
 
     async def fetch_newest(self, operation: str, statement: Statement[Row], values: Values) -> list[Row]:
         """All rows, in the order of the statement, also those that a replica may not have yet."""
 
         async def run() -> list[Row]:
-            prepared = statement.prepared(self.dialect)
+            compiled = statement.compiled(self.dialect)
             try:
-                outcome = await self.backend.read_newest(prepared, prepared.parameters(values))
+                outcome = await self.backend.read_newest(compiled, compiled.parameters(values))
             except NoSuchRowError:
                 return []
             return outcome.rows
@@ -159,14 +159,14 @@ class Database(Verbs):
         return await self._observed(operation, statement.table, run, write=False)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[TransactionVerbs]:
+    async def transaction(self) -> AsyncGenerator[TransactionExecutor]:
         """A transaction of the current task; inside one of its own it is a part of that."""
         task = asyncio.current_task()
         outer = self._blocks.get(task)
         if outer is not None:
             if not outer.around_this_call():
                 raise OperationError(_LEFT_OPEN, operation="transaction")
-            async with TransactionVerbs(outer.scope, self.dialect).part() as part:
+            async with TransactionExecutor(outer.scope, self.dialect).part() as part:
                 yield part
             return
         transaction = await self._observed("transaction", None, self._begin)
@@ -174,7 +174,7 @@ class Database(Verbs):
         block = self._blocks[task] = Block(transaction, self._lock_timeout)
         try:
             try:
-                yield TransactionVerbs(block.scope, self.dialect)
+                yield TransactionExecutor(block.scope, self.dialect)
                 await backend.begun()
             except BaseException:
                 await block.roll_back()
@@ -183,7 +183,7 @@ class Database(Verbs):
                 await block.commit()
         finally:
             del self._blocks[task]
-            self._check_settled()
+            self._check_drained()
 
     async def _begin(self) -> BackendTransaction:
         backend = self.backend
@@ -196,7 +196,7 @@ class Database(Verbs):
     def _enter(self, *, write: bool) -> None:
         if self._backend is None:
             raise NotConnectedError(self._why_not)
-        if self._settled is not None:
+        if self._drained is not None:
             raise NotConnectedError("the manager is closing")
         if self._forks != _forks:
             raise NotConnectedError("the manager belongs to the process that connected it: connect in the child")
@@ -210,9 +210,9 @@ class Database(Verbs):
 
     def _leave(self) -> None:
         self._running -= 1
-        if self._settled is not None:
-            self._check_settled()
+        if self._drained is not None:
+            self._check_drained()
 
-    def _check_settled(self) -> None:
-        if self._settled is not None and not self._running and not self._blocks:
-            self._settled.set()
+    def _check_drained(self) -> None:
+        if self._drained is not None and not self._running and not self._blocks:
+            self._drained.set()

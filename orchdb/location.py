@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -14,8 +15,6 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from orchdb.errors import InvalidValueError
-from orchdb.postgres_hosts import hosts_in_query
-from orchdb.postgres_settings import needs_libpq
 
 DEFAULT_PATH = "data/orchestrator.db"
 MEMORY = ":memory:"
@@ -227,3 +226,40 @@ def _from_url(url: URL, source: Source, *, named: str) -> URL:
     if "+" not in named and needs_libpq(url.query):
         driver = "postgresql+psycopg"
     return url.set(drivername=driver)
+
+
+_AUTHORITY = re.compile(r"(?P<scheme>[^/?]*://)(?P<user>[^/?]*@)?(?P<hosts>[^/?@]*,[^/?@]*)(?=[/?]|\Z)")
+_HOST = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?")
+
+
+def hosts_in_query(text: str) -> tuple[str, dict[str, str]]:
+    """A URL with several hosts before its path, which SQLAlchemy cannot read, and the query that says the same."""
+    found = _AUTHORITY.match(text)
+    if found is None:
+        return text, {}
+    hosts = [_HOST.fullmatch(host) for host in found["hosts"].split(",")]
+    rest = f"{found['scheme']}{found['user'] or ''}{text[found.end() :]}"
+    names = [host["host"].strip("[]") if host else "" for host in hosts]
+    ports = [(host["port"] or "") if host else "?" for host in hosts]
+    return rest, {"host": ",".join(names), "port": ",".join(ports)}
+
+
+# What only libpq does, with the values that ask for nothing that asyncpg does not do anyway.
+PSYCOPG_ONLY: Mapping[str, tuple[str, ...]] = {
+    "channel_binding": ("prefer", "disable"),
+    "gssencmode": ("prefer", "disable"),
+    "hostaddr": (),
+    "keepalives": (),
+    "keepalives_count": (),
+    "keepalives_idle": (),
+    "keepalives_interval": (),
+    "require_auth": (),
+    "sslsni": ("1",),
+    "tcp_user_timeout": (),
+}
+
+
+def needs_libpq(query: Mapping[str, str | Sequence[str]]) -> bool:
+    """Whether the query of a URL asks for what only psycopg can do, and psycopg is there."""
+    asked = any(key in query and query[key] not in values for key, values in PSYCOPG_ONLY.items())
+    return asked and find_spec("psycopg") is not None

@@ -13,19 +13,19 @@ from typing import Any, Self
 from sqlalchemy import URL, Column, MetaData, String, Table, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchdb.backend import Backend, Durability
+from orchdb.backend import Backend, Durability, Options
 from orchdb.database import Database
 from orchdb.errors import InvalidValueError
+from orchdb.executor import TransactionExecutor
 from orchdb.location import locate, path_of_file
 from orchdb.operations import Operations
 from orchdb.operations.agent_logs import AGENT_LOGS
 from orchdb.operations.system_logs import SYSTEM_LOGS
-from orchdb.postgres_settings import PostgresOptions, PostgresSettings
-from orchdb.prepared import Statement
+from orchdb.operations.tails import tail
+from orchdb.postgres.settings import PostgresSettings
 from orchdb.rows import AgentLogRow, LogLevel, SystemLogRow
-from orchdb.tail import tail
-from orchdb.verbs import TransactionVerbs
-from orchdb.versions import VERSION_TABLE
+from orchdb.schema.revisions import VERSION_TABLE
+from orchdb.statements import Statement
 
 _VERSION = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32)))
 _SCHEMA_VERSION: Statement[Any] = Statement(_VERSION, select(_VERSION.c.version_num))
@@ -38,12 +38,12 @@ class Transaction(Operations):
     ``db.transaction()`` gives it; nobody else makes one.
     """
 
-    def __init__(self, verbs: TransactionVerbs) -> None:
-        self._transaction_verbs = verbs
+    def __init__(self, executor: TransactionExecutor) -> None:
+        self._transaction_executor = executor
 
     @property
-    def _verbs(self) -> TransactionVerbs:
-        return self._transaction_verbs
+    def _executor(self) -> TransactionExecutor:
+        return self._transaction_executor
 
     @property
     def conn(self) -> AsyncConnection:
@@ -57,7 +57,7 @@ class Transaction(Operations):
         Raises:
             NotConnectedError: The block or part has ended.
         """
-        return self._verbs.scope.connection
+        return self._executor.scope.connection
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Open a part of the transaction that is undone alone if its block raises: a savepoint.
@@ -79,8 +79,8 @@ class Transaction(Operations):
 
     @asynccontextmanager
     async def _part(self) -> AsyncGenerator[Transaction]:
-        async with self._verbs.part() as verbs:
-            yield Transaction(verbs)
+        async with self._executor.part() as executor:
+            yield Transaction(executor)
 
 
 class DatabaseManager(Operations):
@@ -136,7 +136,7 @@ class DatabaseManager(Operations):
                 raise InvalidValueError(f"{name}: must be True or False", column=name)
         location = locate(db_path)
         self._url = location.url
-        server = PostgresOptions(pool_size, pool_timeout, connect_timeout, statement_timeout, lock_timeout, durability)
+        server = Options(pool_size, pool_timeout, connect_timeout, statement_timeout, lock_timeout, durability)
         replica = None if read_url is None else locate(read_url, "read_url")
         on_sqlite = self._url.drivername.startswith("sqlite")
         if replica is not None and (on_sqlite or replica.url.drivername.startswith("sqlite")):
@@ -158,7 +158,7 @@ class DatabaseManager(Operations):
         self._database = Database(make_backend, lock_timeout=lock_timeout, read_only=read_only)
 
     @property
-    def _verbs(self) -> Database:
+    def _executor(self) -> Database:
         return self._database
 
     @property
@@ -222,8 +222,8 @@ class DatabaseManager(Operations):
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncGenerator[Transaction]:
-        async with self._database.transaction() as verbs:
-            yield Transaction(verbs)
+        async with self._database.transaction() as executor:
+            yield Transaction(executor)
 
     def tail_agent_logs(
         self,
@@ -315,12 +315,12 @@ class DatabaseManager(Operations):
 
 
 def _sqlite() -> Callable[..., Backend]:
-    from orchdb.sqlite import SqliteBackend  # noqa: PLC0415
+    from orchdb.sqlite.backend import SqliteBackend  # noqa: PLC0415
 
     return SqliteBackend
 
 
 def _postgres() -> Callable[..., Backend]:
-    from orchdb.postgres import PostgresBackend  # noqa: PLC0415
+    from orchdb.postgres.backend import PostgresBackend  # noqa: PLC0415
 
     return PostgresBackend

@@ -16,7 +16,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, PlainSerializer, WithJsonSchema
 
 from orchdb.rows import AgentStatus, LogLevel, PromptStatus
-from orchdb.values import MAX_INTEGER, moment, time_text
+from orchdb.schema.values import MAX_INTEGER, moment, time_text
 
 __all__ = ["Agent", "AgentLog", "OrchestratorAgent", "Prompt", "SystemLog", "UnreadableTime"]
 

@@ -4,8 +4,6 @@ Rows are plain dictionaries that ``json.dumps`` takes as they are. Times are tex
 costs are US dollars; tokens are counts; ids are 36 characters of UUID.
 """
 
-# Annotations are not postponed here: a TypedDict would compile each of them from its text, at every import.
-
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Literal, NotRequired, TypeAlias, TypedDict, get_args

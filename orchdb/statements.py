@@ -1,296 +1,219 @@
-"""The statements: SQLAlchemy Core, built once for each shape and compiled once for each dialect.
-
-What a caller gives becomes a bound value and never a part of the SQL text: the shape of a statement is chosen from the
-tables' own columns.
-"""
+"""Statements that are compiled once for each dialect: how values go into them, and how rows come out."""
 
 from __future__ import annotations
 
+import asyncio
+import gc
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import (
-    BigInteger,
-    BindParameter,
-    ColumnElement,
-    LargeBinary,
-    Select,
-    Table,
-    Text,
-    Tuple,
-    bindparam,
-    cast,
-    delete,
-    exists,
-    func,
-    insert,
-    literal_column,
-    not_,
-    or_,
-    select,
-    true,
-    tuple_,
-    type_coerce,
-    update,
-)
+from sqlalchemy import Delete, Dialect, Executable, Insert, Table, Update, func, select
+from sqlalchemy.sql.compiler import SQLCompiler
 
-from orchdb.column_types import (
-    CheckedType,
-    Count,
-    CursorIdentifier,
-    CursorTime,
-    Identifier,
-    StoredTime,
-    later,
-    total,
-)
-from orchdb.instants import is_another_spelling, is_understood, stored_id, stored_time
-from orchdb.prepared import Statement
-from orchdb.values import MAX_INTEGER
+from orchdb.errors import InvalidValueError
+from orchdb.schema.column_types import Identifier
+from orchdb.schema.spellings import readable
 
 Row = TypeVar("Row")
-_HALF_OF_MOST = "8.988465674311579e307"
-"""Half of the largest float."""
-_PARAMETERS = frozenset({"since", "until", "before", "if_status"})
-"""What callers give that is checked as a column is, and is not called like it."""
+ROWS_AT_A_TIME = 500
+"""Of a long list: between two portions the event loop, or the lock of Python's interpreter, is free for others."""
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+class CompiledStatement:
+    """A statement compiled for one dialect: its text, how values go in, and how rows come out."""
+
+    def __init__(
+        self,
+        statement: Executable,
+        dialect: Dialect,
+        column_keys: Sequence[str] | None,
+        *,
+        changes_one: bool = False,
+        numbered: bool = False,
+    ) -> None:
+        compiled: Any = statement.compile(dialect=dialect, column_keys=column_keys)  # type: ignore[attr-defined]
+        assert isinstance(compiled, SQLCompiler)
+        self.sql = str(compiled)
+        self.is_insert = isinstance(statement, Insert)
+        self.changes_one = changes_one
+        self.adds_one = self.is_insert and changes_one
+        self.numbered = numbered
+        """Whether the database gives the row its id."""
+        self.table = str(statement.table) if isinstance(statement, (Insert, Update, Delete)) else None
+        """The table that it writes to."""
+        positions = compiled.positiontup
+        places: list[str] = list(compiled.binds) if positions is None else list(positions)
+        names = list(dict.fromkeys(places))
+        # Where a value is bound in several places it is encoded once.
+        self._places = [names.index(name) for name in places] if len(places) > len(names) else None
+        binds: list[Any] = [compiled.binds[name] for name in names]
+        self._names = names
+        self._named = positions is None
+        self._encoders = [(name, _encoder(bind, dialect)) for name, bind in zip(names, binds, strict=True)]
+        self._constants = {name: bind.value for name, bind in zip(names, binds, strict=True) if not bind.required}
+        self._required: list[str] = [
+            bind.type.column if getattr(bind.type, "required", False) else "" for bind in binds
+        ]
+        columns: Sequence[Any] = compiled._result_columns  # pyright: ignore[reportPrivateUsage]
+        self.returns_rows = bool(columns)
+        self._keys = [str(column.keyname) for column in columns]  # SQLAlchemy's own kind of text is no key for orjson
+        processors = [(str(column.keyname), _decoder(column.type, dialect)) for column in columns]
+        decoders = [(key, decode) for key, decode in processors if decode is not None]
+        plain: dict[str, Any] = {str(column.keyname): getattr(column.type, "plain", None) for column in columns}
+        self._numbers = [(key, *plain[key], decode) for key, decode in decoders if plain[key]]
+        self._decoders = [(key, decode) for key, decode in decoders if not plain[key]]
+
+    def parameters(self, values: Mapping[str, Any]) -> Parameters:
+        """The values as the driver takes them, each checked by its column's type."""
+        if self._constants:
+            values = {**self._constants, **values}
+        # On every write's path: no call for what can be looked up, and one test for all that must not be NULL.
+        encoded = [values[name] if encode is None else encode(values[name]) for name, encode in self._encoders]
+        if None in encoded:
+            self._refuse_missing(encoded)
+        if self._places is not None:
+            return [encoded[place] for place in self._places]
+        return dict(zip(self._names, encoded, strict=True)) if self._named else encoded
+
+    def many(self, rows: Sequence[Mapping[str, Any]]) -> list[Parameters]:
+        """What ``parameters`` makes of each row, a column at a time."""
+        columns = [
+            [row[name] for row in rows] if encode is None else [encode(row[name]) for row in rows]
+            for name, encode in self._encoders
+        ]
+        for column, required in zip(columns, self._required, strict=True):
+            if required and None in column:
+                raise InvalidValueError(f"{required}: must not be NULL", column=required.rpartition(".")[2])
+        parameters = zip(*columns, strict=True)
+        return [dict(zip(self._names, row, strict=True)) for row in parameters] if self._named else list(parameters)
+
+    def _refuse_missing(self, encoded: Sequence[Any]) -> None:
+        for value, required in zip(encoded, self._required, strict=True):
+            if value is None and required:
+                raise InvalidValueError(f"{required}: must not be NULL", column=required.rpartition(".")[2])
+
+    def given(self, parameters: Parameters) -> dict[str, Any]:
+        """The values that a row's columns get, of what ``parameters`` gave."""
+        named = parameters
+        if not isinstance(named, Mapping):
+            names = self._names if self._places is None else [self._names[place] for place in self._places]
+            named = dict(zip(names, named, strict=True))
+        prefix = "" if self.is_insert else "new_"
+        return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
+
+    def rows(self, raws: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+        """Rows as callers see them."""
+        keys = self._keys
+        rows = [dict(zip(keys, raw, strict=True)) for raw in raws]
+        for key, decode in self._decoders:
+            for row in rows:
+                if row[key] is not None:
+                    row[key] = decode(row[key])
+        for key, kind, least, most, decode in self._numbers:  # nearly every one is just a number: no call for it
+            for row in rows:
+                value = row[key]
+                if value is not None and (type(value) is not kind or not least <= value <= most):
+                    row[key] = decode(value)
+        return rows
+
+
+def _encoder(bind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
+    """The check of a bound value."""
+    kind: Any = bind.type
+    encoder: Callable[[Any], Any] | None = kind._cached_bind_processor(dialect)
+    return encoder
+
+
+def _decoder(kind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
+    decoder: Callable[[Any], Any] | None = kind._cached_result_processor(dialect, None)
+    return decoder
+
+
+class Statement(Generic[Row]):
+    """A Core statement on one table whose rows are ``Row``."""
+
+    def __init__(
+        self, table: Table, core: Executable, column_keys: Sequence[str] | None = None, *, changes_one: bool = False
+    ) -> None:
+        self.table = table.name
+        self._core = core
+        self._column_keys = column_keys
+        self._changes_one = changes_one
+        self._number = table.c.id if isinstance(core, Insert) and not isinstance(table.c.id.type, Identifier) else None
+        self._prepared: dict[str, CompiledStatement] = {}
+
+    def compiled(self, dialect: Dialect) -> CompiledStatement:
+        """The statement for this dialect, compiled at the first call."""
+        compiled = self._prepared.get(dialect.driver)
+        if compiled is None:
+            core = self._core
+            tells_number = getattr(dialect, "postfetch_lastrowid", False)
+            if self._number is not None and isinstance(core, Insert) and not tells_number:
+                core = core.returning(self._number)
+            compiled = CompiledStatement(
+                core,
+                dialect,
+                self._column_keys,
+                changes_one=self._changes_one,
+                numbered=self._number is not None,
+            )
+            self._prepared[dialect.driver] = compiled
+        return compiled
+
+
+_FROZEN_BY_PYTHON = 1000
+"""Objects at most: 3.12 starts with some hundreds. A program that freezes has many times as many."""
+
+
+def set_aside() -> Callable[[], None]:
+    """What to call after each portion of a list: the rows are then out of the way of Python's collector of cycles.
+
+    It stops every thread to look at all objects that may be part of a cycle, again each time that they have grown by a
+    quarter: 300,000 rows, which are part of none, cost a tenth of a second at a time and half of the time in all. To
+    freeze all objects and thaw them makes them old without a look at them. A program that has frozen objects of its own
+    keeps them frozen.
+    """
+    return _nothing if gc.get_freeze_count() > _FROZEN_BY_PYTHON else _make_old
+
+
+def _make_old() -> None:
+    try:
+        gc.freeze()
+    finally:
+        gc.unfreeze()
+
+
+def _nothing() -> None:
+    pass
+
+
+def all_rows(compiled: CompiledStatement, fetch: Callable[[int], list[Any]]) -> list[Any]:
+    """The rows, of which ``fetch`` gives so many at a time: in a thread, beside which the loop goes on."""
+    records = fetch(ROWS_AT_A_TIME)
+    rows = readable(compiled.rows(records), records)
+    if len(rows) < ROWS_AT_A_TIME:
+        return rows
+    make_old = set_aside()
+    while records := fetch(ROWS_AT_A_TIME):
+        rows += readable(compiled.rows(records), records)
+        make_old()
+    return rows
+
+
+async def in_portions(compiled: CompiledStatement, records: list[Any]) -> list[Any]:
+    """The rows, in the place of the driver's own, which go a few at a time too."""
+    make_old = set_aside()
+    for start in range(0, len(records), ROWS_AT_A_TIME):
+        end = start + ROWS_AT_A_TIME
+        records[start:end] = compiled.rows(records[start:end])
+        make_old()
+        await asyncio.sleep(0)
+    return records
 
 
 @lru_cache(maxsize=8)
 def newest_id(table: Table) -> Statement[Any]:
     """The highest id of a log."""
     return Statement(table, select(func.coalesce(func.max(table.c.id), 0)))
-
-
-class TableStatements(Generic[Row]):
-    """The statements that the operations on one table run."""
-
-    def __init__(self, table: Table) -> None:
-        self.table = table
-        self._living: list[ColumnElement[bool]] = [table.c.deleted_at.is_(None)] if "deleted_at" in table.c else []
-        self.columns = frozenset(table.c.keys())
-        self.parent = next((key.parent.name for key in table.foreign_keys if key.column.table is table), "")
-        """The column that names another row of the table as the one above; empty if there is none."""
-        # Each shape is built once; how many there are is bounded by the tables' columns, and the caches by their size.
-        self.one = lru_cache(maxsize=8)(self._one)
-        self.page = lru_cache(maxsize=512)(self._page)
-        self.numbers = lru_cache(maxsize=64)(self._numbers)
-        self.stretch = lru_cache(maxsize=16)(self._stretch)
-        self.stretch_end = lru_cache(maxsize=1)(self._stretch_end)
-        self.insert = lru_cache(maxsize=8)(self._insert)
-        self.update = lru_cache(maxsize=1024)(self._update)
-        self.delete = lru_cache(maxsize=8)(self._delete)
-        self.edge = lru_cache(maxsize=8)(self._edge)
-        self.prune = lru_cache(maxsize=8)(self._prune)
-        self.misplaced = lru_cache(maxsize=8)(self._misplaced)
-        self.prune_chosen = lru_cache(maxsize=8)(self._prune_chosen)
-        self.present = lru_cache(maxsize=8)(self._present)
-        self.circle = lru_cache(maxsize=8)(self._circle)
-
-    def _one(self, include_deleted: bool = False) -> Statement[Row]:
-        core = select(self.table).where(self._by_id(), *self._unless(include_deleted))
-        return Statement(self.table, core)
-
-    def _present(self, guard: str | None = None, unfit: tuple[str, ...] = ()) -> Statement[Row]:
-        """Whether there is such a row, and where ``unfit`` is given, whether ``new_<column>`` cannot be added to it."""
-        living = exists().where(self._by_id(), *self._living, *self._guard(guard))
-        if unfit:
-            amounts = {name: self._bind(f"new_{name}", name, required=True) for name in unfit}
-            living = living.where(or_(*(not_(self._fits(name, amount)) for name, amount in amounts.items())))
-        return Statement(self.table, select(living))
-
-    def _fits(self, name: str, amount: BindParameter[Any]) -> ColumnElement[bool]:
-        """Whether the sum is within its column: SQLite would store an infinity, or a float in the place of a count."""
-        column = func.coalesce(self.table.c[name], 0)
-        if isinstance(self.table.c[name].type, Count):
-            return column <= literal_column(str(MAX_INTEGER)) - amount
-        # By halves, because neither a sum nor a difference may be infinite: Postgres raises.
-        half: ColumnElement[float] = literal_column("0.5")
-        return (column * half + amount * half).between(
-            literal_column(f"-{_HALF_OF_MOST}"), literal_column(_HALF_OF_MOST)
-        )
-
-    def _page(
-        self,
-        equal: tuple[str, ...],
-        bounds: tuple[str, ...],
-        newest_first: bool = False,
-        include_deleted: bool = False,
-    ) -> Statement[Row]:
-        """A list: filters by equality, then ``bounds`` out of since, until, after, limit and offset."""
-        created, key = self.table.c.created_at, self.table.c.id
-        core: Select[Any] = select(self.table).where(*self._fitting(equal, bounds), *self._unless(include_deleted))
-        if "after" in bounds:
-            there = self._cursor()
-            core = core.where(self._position() < there if newest_first else self._position() > there)
-        core = core.order_by(created.desc(), key.desc()) if newest_first else core.order_by(created, key)
-        if "limit" in bounds:
-            core = core.limit(bindparam("limit", type_=BigInteger()))
-        if "offset" in bounds:
-            core = core.offset(bindparam("offset", type_=BigInteger()))
-        return Statement(self.table, core)
-
-    def _fitting(self, equal: tuple[str, ...], bounds: tuple[str, ...]) -> list[ColumnElement[bool]]:
-        """The filters of a list, without its position."""
-        created = self.table.c.created_at
-        fits: list[ColumnElement[bool]] = self._equal(equal)
-        if "since" in bounds:
-            since = self._bind("since", "created_at", lookup=True)
-            fits += [created >= since, is_understood(created, ">=", since)]
-        if "until" in bounds:
-            until = self._bind("until", "created_at", lookup=True)
-            fits += [created < until, is_understood(created, "<", until)]
-        return fits
-
-    def _numbers(self, equal: tuple[str, ...], bounds: tuple[str, ...]) -> Statement[Any]:
-        """The ids of all lines of a list as text with commas between them, so many thousands to a row, in any order."""
-        key = self.table.c.id
-        comma: Any = literal_column("','", Text())  # SQLAlchemy would bind it, and only when the statement runs
-        core = select(func.aggregate_strings(cast(key, Text), comma).label("ids")).where(*self._fitting(equal, bounds))
-        return Statement(self.table, core.group_by(key.bitwise_rshift(literal_column("16"))))
-
-    def _stretch(self, equal: tuple[str, ...]) -> Statement[Row]:
-        """The lines with an id above ``after_id`` and up to ``up_to_id``, in order, and of them those that fit."""
-        key = self.table.c.id
-        ids = bindparam("after_id", type_=BigInteger()), bindparam("up_to_id", type_=BigInteger())
-        # IS TRUE keeps the index of a filter from being taken: all its older lines would be read every time.
-        fits = ((self.table.c[name] == self._bind(name, name, lookup=True)).is_(true()) for name in equal)
-        core = select(self.table).where(key > ids[0], key <= ids[1], *fits).order_by(key)
-        return Statement(self.table, core)
-
-    def _stretch_end(self, rows: int) -> Statement[Any]:
-        """The id of the last of so many lines between ``after_id`` and ``up_to_id``; none if there are fewer."""
-        key = self.table.c.id
-        ids = bindparam("after_id", type_=BigInteger()), bindparam("up_to_id", type_=BigInteger())
-        core = select(key).where(key > ids[0], key <= ids[1]).order_by(key)
-        return Statement(self.table, core.limit(literal_column("1")).offset(literal_column(str(rows - 1))))
-
-    def _insert(self, names: tuple[str, ...]) -> Statement[Row]:
-        return Statement(self.table, insert(self.table), names, changes_one=True)
-
-    def _update(
-        self,
-        names: tuple[str, ...],
-        kept: tuple[str, ...] = (),
-        guard: str | None = None,
-        *,
-        added: tuple[str, ...] = (),
-        deleted: bool = False,
-    ) -> Statement[Row]:
-        """A change of one row, with the values as ``new_<column>``; none that would make it its own ancestor.
-
-        Args:
-            names: Columns that take the value.
-            kept: Columns that take the value only where they are NULL.
-            guard: A column that must still have the value ``if_<column>``.
-            added: Columns that the value is added to.
-            deleted: Change a deleted row instead of a living one.
-        """
-        columns = self.table.c
-        changes: dict[str, ColumnElement[Any]] = {name: self._bind(f"new_{name}", name) for name in names}
-        changes |= {name: func.coalesce(columns[name], self._bind(f"new_{name}", name)) for name in kept}
-        amounts = {name: self._bind(f"new_{name}", name, required=True) for name in added}
-        changes |= {name: total(columns[name], amount) for name, amount in amounts.items()}
-        if "updated_at" in changes and len(changes) > 1:
-            changes["updated_at"] = later(columns.updated_at, changes["updated_at"])
-        fits = [self._fits(name, amount) for name, amount in amounts.items()]
-        if self.parent in names:
-            fits.append(not_(self._is_above(changes[self.parent])))
-        living = [columns.deleted_at.is_not(None)] if deleted else self._living
-        core = update(self.table).where(self._by_id(), *living, *self._guard(guard), *fits).values(changes)
-        return Statement(self.table, core, changes_one=guard is None)  # with a guard it often finds none
-
-    def _circle(self, guard: str | None = None) -> Statement[Row]:
-        """Whether the row is there, and the new parent would make it its own ancestor."""
-        above = self._is_above(self._bind(f"new_{self.parent}", self.parent))
-        return Statement(self.table, select(exists().where(self._by_id(), *self._living, *self._guard(guard), above)))
-
-    def _is_above(self, parent: ColumnElement[Any]) -> ColumnElement[bool]:
-        """Whether the row is this parent or one of its ancestors, deleted ones included."""
-        start, above = self.table.alias("start"), self.table.alias("above")
-        # Nested: sqlite3 does not count the rows that a statement changes which begins with WITH.
-        line = select(start.c.id).where(start.c.id == parent).cte("line", recursive=True, nesting=True)
-        step = select(above.c[self.parent]).join(line, above.c.id == line.c.id)
-        # UNION and not UNION ALL: another program may have made a circle, which would never end.
-        line = line.union(step.where(above.c[self.parent].is_not(None)))
-        return self.table.c.id.in_(select(line.c.id))
-
-    def _edge(self, further: bool) -> Statement[Any]:
-        """The position, time and id, of the row before a time that ends the next ``offset`` rows; ``further`` on."""
-        core = select(type_coerce(self.table.c.created_at, StoredTime()).label("edge_time"), self.table.c.id)
-        core = core.where(*self._old(further)).order_by(self.table.c.created_at, self.table.c.id)
-        return Statement(self.table, core.limit(literal_column("1")).offset(bindparam("offset", type_=BigInteger())))
-
-    def _prune(self, equal: tuple[str, ...], further: bool, bounded: bool) -> Statement[Row]:
-        """Delete the rows before a time that are between two positions, as far as those are given."""
-        # Of two bounds at the top the engines search by the first: only the edge, which is before the time, is near.
-        reached = [self._position() <= self._here("edge"), *self._further(further)] if bounded else self._old(further)
-        return Statement(self.table, delete(self.table).where(*reached, self._is_old(), *self._equal(equal)))
-
-    def _misplaced(self, equal: tuple[str, ...]) -> Statement[Any]:
-        """The ids of rows before a time whose spelling stands behind it: ``limit`` of them, in any order."""
-        created = self.table.c.created_at
-        behind = created >= self._before(), is_another_spelling(created)
-        core = select(self.table.c.id).where(*behind, self._is_old(), *self._equal(equal))
-        return Statement(self.table, core.limit(bindparam("limit", type_=BigInteger())))
-
-    def _prune_chosen(self, equal: tuple[str, ...]) -> Statement[Row]:
-        """Delete the rows with the ids of a JSON array, as far as they are before a time."""
-        chosen = select(func.json_each(bindparam("ids", type_=Text())).table_valued("value").c.value)
-        core = delete(self.table).where(self.table.c.id.in_(chosen), self._is_old(), *self._equal(equal))
-        return Statement(self.table, core)
-
-    def _old(self, further: bool) -> list[ColumnElement[bool]]:
-        return [self.table.c.created_at < self._before(), *self._further(further)]
-
-    def _further(self, further: bool) -> list[ColumnElement[bool]]:
-        return [self._position() > self._here("last")] if further else []
-
-    def _is_old(self) -> ColumnElement[bool]:
-        return is_understood(self.table.c.created_at, "<", self._before(), strictly=True)
-
-    def _before(self) -> BindParameter[Any]:
-        return self._bind("before", "created_at", lookup=True)
-
-    def _equal(self, names: tuple[str, ...]) -> list[ColumnElement[bool]]:
-        return [self.table.c[name] == self._bind(name, name, lookup=True) for name in names]
-
-    def _position(self) -> Tuple:
-        return tuple_(self.table.c.created_at, self.table.c.id)
-
-    def _here(self, name: str) -> Tuple:
-        """A position of the walk through the old lines: it stays where it was while they go."""
-        key = bindparam(f"{name}_id", type_=BigInteger())
-        return tuple_(stored_time(self.table.c.created_at, key, bindparam(f"{name}_time", type_=StoredTime())), key)
-
-    def _cursor(self) -> Tuple:
-        """The position that a cursor holds."""
-        key: ColumnElement[Any] = bindparam("after_id", type_=BigInteger())
-        if isinstance(self.table.c.id.type, Identifier):
-            key = bindparam("after_id", type_=CursorIdentifier())
-            key = stored_id(key, bindparam("after_id_bytes", type_=LargeBinary()))
-        given = bindparam("after_stored", type_=StoredTime()), bindparam("after_stored_bytes", type_=LargeBinary())
-        shown = bindparam("after_time", type_=CursorTime())
-        return tuple_(stored_time(self.table.c.created_at, key, *given, shown), key)
-
-    def _delete(self) -> Statement[Row]:
-        return Statement(self.table, delete(self.table).where(self._by_id()))
-
-    def _by_id(self) -> ColumnElement[bool]:
-        return self.table.c.id == self._bind("row_id", "id", lookup=True)
-
-    def _guard(self, column: str | None) -> list[ColumnElement[bool]]:
-        return [] if column is None else [self.table.c[column] == self._bind(f"if_{column}", column, lookup=True)]
-
-    def _unless(self, include_deleted: bool) -> list[ColumnElement[bool]]:
-        return [] if include_deleted else self._living
-
-    def _bind(self, name: str, column: str, *, lookup: bool = False, required: bool = False) -> BindParameter[Any]:
-        kind = self.table.c[column].type
-        if isinstance(kind, CheckedType):
-            if lookup:
-                kind = kind.looked_up()
-            if name in _PARAMETERS:
-                kind = kind.of_parameter(name)
-            if required:
-                kind = kind.when_required()
-        return bindparam(name, type_=kind)

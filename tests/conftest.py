@@ -18,8 +18,8 @@ import pytest
 from sqlalchemy import make_url
 
 from orchdb import DatabaseManager
-from tests.postgres_databases import Databases
-from tests.postgres_servers import folder, shared_server, stop_shared_server
+from tests.support.postgres_databases import Databases
+from tests.support.postgres_servers import folder, shared_server, stop_shared_server
 
 ENGINES = ("sqlite", "asyncpg", "psycopg")
 _SHARED = "ORCHDB_TEST_SHARED_SERVER"

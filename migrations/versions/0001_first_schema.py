@@ -16,7 +16,7 @@ import logging
 from alembic import op
 from sqlalchemy import inspect
 
-from orchdb.migrating import MigrationError, announce, column_names
+from orchdb.schema.rebuilding import MigrationError, announce, column_names
 
 revision = "0001"
 down_revision = None

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 
 from alembic import op
 
-from orchdb.migrating import add_function, drop_triggers, rebuild
+from orchdb.schema.rebuilding import add_function, drop_triggers, rebuild
 
 revision = "0002"
 down_revision = "0001"

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from alembic import op
 
-from orchdb.migrating import announce, rebuild
+from orchdb.schema.rebuilding import announce, rebuild
 
 revision = "0003"
 down_revision = "0002"

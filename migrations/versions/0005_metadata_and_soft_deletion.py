@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from orchdb.migrating import announce, column_names, rebuild
+from orchdb.schema.rebuilding import announce, column_names, rebuild
 
 revision = "0005"
 down_revision = "0004"

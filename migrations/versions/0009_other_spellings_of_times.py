@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from alembic import op
 
-from orchdb.migrating import add_function, without_triggers
-from orchdb.spellings import one_form
+from orchdb.schema.rebuilding import add_function, without_triggers
+from orchdb.schema.spellings import one_form
 
 revision = "0009"
 down_revision = "0008"

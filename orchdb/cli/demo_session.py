@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from orchdb.errors import DuplicateError
 from orchdb.manager import DatabaseManager
 from orchdb.rows import AgentStatus
-from orchdb.values import new_id
+from orchdb.schema.values import new_id
 
 MODEL = "demo-model"
 COMPONENT = "orchdb-demo"

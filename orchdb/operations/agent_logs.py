@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from orchdb.errors import InvalidValueError
+from orchdb.executor import failures_reported
+from orchdb.operations.arguments import checked_items
 from orchdb.operations.page import Page
-from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations, checked_items
+from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations
+from orchdb.operations.table_statements import TableStatements
 from orchdb.rows import LOG_LEVELS, AgentLogRow, JsonValue, LogLevel, NewAgentLog, Time
-from orchdb.statements import TableStatements
-from orchdb.tables import agent_logs
-from orchdb.values import now
-from orchdb.verbs import failures_reported
+from orchdb.schema.tables import agent_logs
+from orchdb.schema.values import now
 
 logger = logging.getLogger("orchdb")
 
@@ -52,7 +53,7 @@ class AgentLogOperations(TableOperations):
             "details": details,
             "created_at": now(),
         }
-        return await self._verbs.insert("create_agent_log", _INSERT, values)
+        return await self._executor.insert("create_agent_log", _INSERT, values)
 
     async def create_agent_logs(self, logs: Iterable[NewAgentLog]) -> list[int]:
         """Write many lines to the logs of agents: all of them or none.
@@ -71,7 +72,7 @@ class AgentLogOperations(TableOperations):
         required, allowed = NewAgentLog.__required_keys__, NewAgentLog.__annotations__
         defaults: dict[str, Any] = {"details": None, "created_at": now()}
         rows = [{**defaults, **item} for item in checked_items("create_agent_logs", logs, required, allowed)]
-        return await self._verbs.insert_many("create_agent_logs", _INSERT, rows)
+        return await self._executor.insert_many("create_agent_logs", _INSERT, rows)
 
     async def log_agent_event(
         self,

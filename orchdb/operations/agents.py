@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
+from orchdb.executor import failures_reported
+from orchdb.operations.arguments import checked_cost, checked_names
 from orchdb.operations.page import Page
-from orchdb.operations.table_operations import TableOperations, checked_cost, checked_names
+from orchdb.operations.table_operations import TableOperations
+from orchdb.operations.table_statements import TableStatements
 from orchdb.rows import ENDED_STATUSES, RUNNING_STATUSES, AgentChanges, AgentRow, AgentStatus, JsonObject, Time
-from orchdb.statements import TableStatements
-from orchdb.tables import agents
-from orchdb.values import new_id, now
-from orchdb.verbs import failures_reported
+from orchdb.schema.tables import agents
+from orchdb.schema.values import new_id, now
 
 _TABLE: TableStatements[AgentRow] = TableStatements(agents)
 _INSERT = _TABLE.insert(
@@ -81,7 +82,7 @@ class AgentOperations(TableOperations):
             "created_at": moment,
             "updated_at": moment,
         }
-        await self._verbs.insert("create_agent", _INSERT, values)
+        await self._executor.insert("create_agent", _INSERT, values)
         return str(values["id"])
 
     async def get_agent(self, agent_id: str, *, include_deleted: bool = False) -> AgentRow | None:
@@ -94,7 +95,7 @@ class AgentOperations(TableOperations):
         Returns:
             The row; ``None`` if there is no such agent.
         """
-        return await self._verbs.fetch_one("get_agent", _TABLE.one(include_deleted), {"row_id": agent_id})
+        return await self._executor.fetch_one("get_agent", _TABLE.one(include_deleted), {"row_id": agent_id})
 
     async def list_agents(
         self,
@@ -173,8 +174,8 @@ class AgentOperations(TableOperations):
             TypeError: A name is unknown, or cannot be changed; the message lists those that can.
         """
         checked_names("update_agent", changes, _CHANGES)
-        fields, kept = status_times(dict(changes), has_start=True)
-        return await self._change("update_agent", _TABLE, agent_id, fields, kept=kept, if_status=if_status)
+        fields, fill_null = status_times(dict(changes), has_start=True)
+        return await self._change("update_agent", _TABLE, agent_id, fields, fill_null=fill_null, if_status=if_status)
 
     async def add_agent_cost(self, agent_id: str, usd: float) -> bool:
         """Add to the cost of an agent, in one statement: whoever else adds at the same time, nothing is lost.
@@ -230,12 +231,12 @@ def status_times(changes: dict[str, Any], *, has_start: bool) -> tuple[dict[str,
     """
     if "status" not in changes:
         return changes, {}
-    kept: dict[str, Any] = {}
+    fill_null: dict[str, Any] = {}
     status = changes["status"]
     if status in ENDED_STATUSES:
-        kept["completed_at"] = now()
+        fill_null["completed_at"] = now()
     elif status is not None:
         changes.setdefault("completed_at", None)
         if has_start and status in RUNNING_STATUSES:
-            kept["started_at"] = now()
-    return changes, {name: value for name, value in kept.items() if name not in changes}
+            fill_null["started_at"] = now()
+    return changes, {name: value for name, value in fill_null.items() if name not in changes}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Unpack
 
+from orchdb.operations.arguments import checked_names
 from orchdb.operations.page import Page
-from orchdb.operations.table_operations import TableOperations, checked_names
+from orchdb.operations.table_operations import TableOperations
+from orchdb.operations.table_statements import TableStatements
 from orchdb.rows import JsonObject, OrchestratorAgentChanges, OrchestratorAgentRow, Time
-from orchdb.statements import TableStatements
-from orchdb.tables import orchestrator_agents
-from orchdb.values import new_id, now
+from orchdb.schema.tables import orchestrator_agents
+from orchdb.schema.values import new_id, now
 
 _TABLE: TableStatements[OrchestratorAgentRow] = TableStatements(orchestrator_agents)
 _INSERT = _TABLE.insert(
@@ -70,7 +71,7 @@ class OrchestratorAgentOperations(TableOperations):
             "created_at": moment,
             "updated_at": moment,
         }
-        await self._verbs.insert("create_orchestrator_agent", _INSERT, values)
+        await self._executor.insert("create_orchestrator_agent", _INSERT, values)
         return str(values["id"])
 
     async def get_orchestrator_agent(
@@ -85,7 +86,9 @@ class OrchestratorAgentOperations(TableOperations):
         Returns:
             The row; ``None`` if there is no such definition.
         """
-        return await self._verbs.fetch_one("get_orchestrator_agent", _TABLE.one(include_deleted), {"row_id": agent_id})
+        return await self._executor.fetch_one(
+            "get_orchestrator_agent", _TABLE.one(include_deleted), {"row_id": agent_id}
+        )
 
     async def list_orchestrator_agents(
         self,

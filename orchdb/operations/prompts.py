@@ -7,12 +7,13 @@ from datetime import datetime
 from typing import Any, Unpack
 
 from orchdb.operations.agents import status_times
+from orchdb.operations.arguments import checked_items, checked_names
 from orchdb.operations.page import Page
-from orchdb.operations.table_operations import TableOperations, checked_items, checked_names
+from orchdb.operations.table_operations import TableOperations
+from orchdb.operations.table_statements import TableStatements
 from orchdb.rows import ENDED_STATUSES, JsonObject, NewPrompt, PromptChanges, PromptRow, PromptStatus, Time
-from orchdb.statements import TableStatements
-from orchdb.tables import prompts
-from orchdb.values import new_id, now
+from orchdb.schema.tables import prompts
+from orchdb.schema.values import new_id, now
 
 _TABLE: TableStatements[PromptRow] = TableStatements(prompts)
 _INSERT = _TABLE.insert(
@@ -76,7 +77,7 @@ class PromptOperations(TableOperations):
             "metadata": metadata,
         }
         values = _new_prompt(item, now())
-        await self._verbs.insert("create_prompt", _INSERT, values)
+        await self._executor.insert("create_prompt", _INSERT, values)
         return str(values["id"])
 
     async def create_prompts(self, prompts: Iterable[NewPrompt]) -> list[str]:
@@ -96,7 +97,7 @@ class PromptOperations(TableOperations):
         required, allowed = NewPrompt.__required_keys__, NewPrompt.__annotations__
         moment = now()
         rows = [_new_prompt(item, moment) for item in checked_items("create_prompts", prompts, required, allowed)]
-        await self._verbs.insert_many("create_prompts", _INSERT, rows)
+        await self._executor.insert_many("create_prompts", _INSERT, rows)
         return [str(row["id"]) for row in rows]
 
     async def get_prompt(self, prompt_id: str, *, include_deleted: bool = False) -> PromptRow | None:
@@ -109,7 +110,7 @@ class PromptOperations(TableOperations):
         Returns:
             The row; ``None`` if there is no such prompt.
         """
-        return await self._verbs.fetch_one("get_prompt", _TABLE.one(include_deleted), {"row_id": prompt_id})
+        return await self._executor.fetch_one("get_prompt", _TABLE.one(include_deleted), {"row_id": prompt_id})
 
     async def list_prompts(
         self,
@@ -177,8 +178,8 @@ class PromptOperations(TableOperations):
             TypeError: A name is unknown, or cannot be changed; the message lists those that can.
         """
         checked_names("update_prompt", changes, _CHANGES)
-        fields, kept = status_times(dict(changes), has_start=False)
-        return await self._change("update_prompt", _TABLE, prompt_id, fields, kept=kept, if_status=if_status)
+        fields, fill_null = status_times(dict(changes), has_start=False)
+        return await self._change("update_prompt", _TABLE, prompt_id, fields, fill_null=fill_null, if_status=if_status)
 
     async def add_prompt_usage(
         self,

@@ -11,14 +11,14 @@ from typing import Any
 import orjson
 
 from orchdb.errors import InvalidValueError
+from orchdb.executor import failures_reported
 from orchdb.operations.agent_logs import AGENT_LOGS
 from orchdb.operations.system_logs import SYSTEM_LOGS
 from orchdb.operations.table_operations import TableOperations
+from orchdb.operations.table_statements import TableStatements
 from orchdb.rows import LogLevel, Time
-from orchdb.statements import TableStatements
-from orchdb.values import moment as checked_time
-from orchdb.values import now
-from orchdb.verbs import failures_reported
+from orchdb.schema.values import moment as checked_time
+from orchdb.schema.values import now
 
 _ROWS_AT_A_TIME = 1000
 
@@ -74,26 +74,26 @@ class RetentionOperations(TableOperations):
         equal = () if log_level is None else ("log_level",)
         tables: tuple[TableStatements[Any], ...] = (AGENT_LOGS, SYSTEM_LOGS)
         for table in tables:
-            self._verbs.check(operation, table.prune(equal, False, False), values)  # before anything is looked at
+            self._executor.check(operation, table.prune(equal, False, False), values)  # before anything is looked at
         deleted = sum([await self._prune_table(operation, table, equal, dict(values)) for table in tables])
-        await self._verbs.give_back(operation)
+        await self._executor.give_back(operation)
         return deleted
 
     async def _prune_table(
         self, operation: str, table: TableStatements[Any], equal: tuple[str, ...], values: dict[str, Any]
     ) -> int:
         """From the oldest on, so many rows at a time, whether or not they go: each is looked at once."""
-        deleted, further = 0, False
-        while edge := await self._verbs.fetch_one(operation, table.edge(further), values):
-            values |= {"edge_time": edge["edge_time"], "edge_id": edge["id"]}
-            deleted += await self._verbs.execute(operation, table.prune(equal, further, True), values)
-            values |= {"last_time": edge["edge_time"], "last_id": edge["id"]}
-            further = True
-        deleted += await self._verbs.execute(operation, table.prune(equal, further, False), values)
+        deleted, resume = 0, False
+        while batch_end := await self._executor.fetch_one(operation, table.batch_end(resume), values):
+            values |= {"edge_time": batch_end["edge_time"], "edge_id": batch_end["id"]}
+            deleted += await self._executor.execute(operation, table.prune(equal, resume, True), values)
+            values |= {"last_time": batch_end["edge_time"], "last_id": batch_end["id"]}
+            resume = True
+        deleted += await self._executor.execute(operation, table.prune(equal, resume, False), values)
         # What another program spelled in its own way may stand behind the time and yet mean an earlier one.
-        while found := await self._verbs.fetch_all(operation, table.misplaced(equal), values):
+        while found := await self._executor.fetch_all(operation, table.misplaced(equal), values):
             chosen = values | {"ids": orjson.dumps([row["id"] for row in found]).decode()}
-            gone = await self._verbs.execute(operation, table.prune_chosen(equal), chosen)
+            gone = await self._executor.execute(operation, table.prune_chosen(equal), chosen)
             deleted += gone
             if not gone:  # another program keeps them
                 break

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
+from orchdb.operations.arguments import checked_items
 from orchdb.operations.page import Page
-from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations, checked_items
+from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations
+from orchdb.operations.table_statements import TableStatements
 from orchdb.rows import JsonValue, LogLevel, NewSystemLog, SystemLogRow, Time
-from orchdb.statements import TableStatements
-from orchdb.tables import system_logs
-from orchdb.values import now
+from orchdb.schema.tables import system_logs
+from orchdb.schema.values import now
 
 SYSTEM_LOGS: TableStatements[SystemLogRow] = TableStatements(system_logs)
 _INSERT = SYSTEM_LOGS.insert(("log_level", "component", "message", "details", "created_at"))
@@ -43,7 +44,7 @@ class SystemLogOperations(TableOperations):
             "details": details,
             "created_at": now(),
         }
-        return await self._verbs.insert("create_system_log", _INSERT, values)
+        return await self._executor.insert("create_system_log", _INSERT, values)
 
     async def create_system_logs(self, logs: Iterable[NewSystemLog]) -> list[int]:
         """Write many lines to the log of the system: all of them or none.
@@ -61,7 +62,7 @@ class SystemLogOperations(TableOperations):
         required, allowed = NewSystemLog.__required_keys__, NewSystemLog.__annotations__
         defaults: dict[str, Any] = {"details": None, "created_at": now()}
         rows = [{**defaults, **item} for item in checked_items("create_system_logs", logs, required, allowed)]
-        return await self._verbs.insert_many("create_system_logs", _INSERT, rows)
+        return await self._executor.insert_many("create_system_logs", _INSERT, rows)
 
     async def get_system_logs(
         self,

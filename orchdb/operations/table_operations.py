@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -12,14 +12,15 @@ from typing import Any, TypeVar
 
 from orchdb.cursors import AnyRow, cursor_behind, position
 from orchdb.errors import InvalidValueError
-from orchdb.in_turn import in_turn
-from orchdb.log_numbers import Numbers, runs
+from orchdb.executor import Executor, failures_reported
+from orchdb.operations.arguments import checked_number
+from orchdb.operations.in_turn import in_turn
+from orchdb.operations.log_numbers import Numbers, runs
 from orchdb.operations.page import Page
-from orchdb.prepared import Statement
+from orchdb.operations.table_statements import TableStatements
 from orchdb.rows import AgentLogRow, SystemLogRow, Time
-from orchdb.statements import TableStatements
-from orchdb.values import MAX_INTEGER, cost, now
-from orchdb.verbs import Verbs, failures_reported
+from orchdb.schema.values import now
+from orchdb.statements import Statement
 
 Row = TypeVar("Row", bound=AnyRow)
 LogRow = TypeVar("LogRow", AgentLogRow, SystemLogRow)
@@ -33,7 +34,7 @@ class TableOperations(ABC):
 
     @property
     @abstractmethod
-    def _verbs(self) -> Verbs:
+    def _executor(self) -> Executor:
         """How the statements of the operations reach the database."""
 
     @abstractmethod
@@ -55,34 +56,34 @@ class TableOperations(ABC):
         row_id: str,
         changes: Mapping[str, Any],
         *,
-        kept: Mapping[str, Any] = MappingProxyType({}),
+        fill_null: Mapping[str, Any] = MappingProxyType({}),
         if_status: str | None = None,
     ) -> bool:
-        """Change one living row; ``kept`` values only fill what is NULL. False if there is no such row."""
+        """Change one living row; ``fill_null`` values only fill what is NULL. False if there is no such row."""
         values: dict[str, Any] = {"row_id": row_id, "if_status": if_status}
-        guard = None if if_status is None else "status"
+        if_column = None if if_status is None else "status"
         if not changes:
-            return bool(await self._verbs.fetch_value(operation, statements.present(guard), values))
-        for name, value in (*changes.items(), *kept.items()):
+            return bool(await self._executor.fetch_value(operation, statements.present(if_column), values))
+        for name, value in (*changes.items(), *fill_null.items()):
             values[f"new_{name}"] = value
         names = [*changes]
         if "updated_at" in statements.columns and "updated_at" not in changes:
             names.append("updated_at")
             values["new_updated_at"] = now()
-        statement = statements.update(tuple(sorted(names)), tuple(sorted(kept)), guard)
+        statement = statements.update(tuple(sorted(names)), tuple(sorted(fill_null)), if_column)
         if "updated_at" not in changes or len(changes) == 1:
             if values.get(f"new_{statements.parent}") is not None:
-                return await self._move(operation, statements, statement, values, guard)
-            return await self._verbs.execute(operation, statement, values) > 0
+                return await self._move(operation, statements, statement, values, if_column)
+            return await self._executor.execute(operation, statement, values) > 0
         # A time that is given is written alone: the trigger that serves other programs takes an unchanged updated_at,
         # beside other changes, for a forgotten one. What would be refused is refused before the transaction begins.
-        if not self._verbs.check(operation, statement, values):
+        if not self._executor.check(operation, statement, values):
             return False
         # From here on in UTC: a naive one has been warned of.
         changes = {name: _aware(value) for name, value in changes.items()}
         rest = {name: value for name, value in changes.items() if name != "updated_at"}
         async with self.transaction() as tx:
-            changed = await tx._change(operation, statements, row_id, rest, kept=kept, if_status=if_status)
+            changed = await tx._change(operation, statements, row_id, rest, fill_null=fill_null, if_status=if_status)
             return changed and await tx._change(operation, statements, row_id, {"updated_at": changes["updated_at"]})
 
     async def _move(
@@ -91,20 +92,20 @@ class TableOperations(ABC):
         statements: TableStatements[Any],
         statement: Statement[Any],
         values: Mapping[str, Any],
-        guard: str | None,
+        if_column: str | None,
     ) -> bool:
         """Change the parent of one row, and what else the statement changes, but never in a circle.
 
         The statement looks at all ancestors, so everyone who changes a parent does so in turn: two of them at once
         would not see each other's change.
         """
-        if not self._verbs.check(operation, statement, values):
+        if not self._executor.check(operation, statement, values):
             return False
         async with self._as_one() as tx:
-            await tx._verbs.execute(operation, in_turn(statements.table), {})
-            if await tx._verbs.execute(operation, statement, values):
+            await tx._executor.execute(operation, in_turn(statements.table), {})
+            if await tx._executor.execute(operation, statement, values):
                 return True
-            if not await tx._verbs.fetch_value(operation, statements.circle(guard), values):
+            if not await tx._executor.fetch_value(operation, statements.circle(if_column), values):
                 return False
         with failures_reported(operation, statements.table.name):
             place = f"{statements.table.name}.{statements.parent}"
@@ -119,9 +120,9 @@ class TableOperations(ABC):
         if "updated_at" in statements.columns:
             names, values["new_updated_at"] = ("updated_at",), now()
         added = tuple(sorted(amounts))
-        if await self._verbs.execute(operation, statements.update(names, added=added), values):
+        if await self._executor.execute(operation, statements.update(names, added=added), values):
             return True
-        if await self._verbs.fetch_value(operation, statements.present(unfit=added), values):
+        if await self._executor.fetch_value(operation, statements.present(overflowing=added), values):
             with failures_reported(operation, statements.table.name):
                 raise InvalidValueError("the sum would be larger than its column holds")
         return False
@@ -129,12 +130,12 @@ class TableOperations(ABC):
     async def _delete(self, operation: str, statements: TableStatements[Any], row_id: str, *, soft: bool) -> bool:
         if soft:
             return await self._change(operation, statements, row_id, {"deleted_at": now()})
-        return await self._verbs.execute(operation, statements.delete(), {"row_id": row_id}) > 0
+        return await self._executor.execute(operation, statements.delete(), {"row_id": row_id}) > 0
 
     async def _restore(self, operation: str, statements: TableStatements[Any], row_id: str) -> bool:
         values: dict[str, Any] = {"row_id": row_id, "new_deleted_at": None, "new_updated_at": now()}
         names = ("deleted_at", "updated_at") if "updated_at" in statements.columns else ("deleted_at",)
-        return await self._verbs.execute(operation, statements.update(names, deleted=True), values) > 0
+        return await self._executor.execute(operation, statements.update(names, deleted=True), values) > 0
 
     async def _list(
         self,
@@ -156,7 +157,7 @@ class TableOperations(ABC):
                 values |= position(page.after, statements.table.name)
                 bounds["after"] = None
         statement = statements.page(equal, tuple(sorted(bounds)), page.newest_first, page.include_deleted)
-        return await self._verbs.fetch_all(operation, statement, values | bounds)
+        return await self._executor.fetch_all(operation, statement, values | bounds)
 
     async def _each(
         self,
@@ -188,8 +189,8 @@ class TableOperations(ABC):
             return
         values, times = _given(filters) | dict(scope or {}), _given({"since": since, "until": until})
         for first, end in runs(await self._passed_over(operation, statements, values, times, given)):
-            stretch = {**values, "after_id": first - 1, "up_to_id": end}
-            for row in await self._verbs.fetch_all(operation, statements.stretch(tuple(sorted(values))), stretch):
+            id_range = {**values, "after_id": first - 1, "up_to_id": end}
+            for row in await self._executor.fetch_all(operation, statements.id_range(tuple(sorted(values))), id_range):
                 yield row
 
     async def _passed_over(
@@ -204,7 +205,7 @@ class TableOperations(ABC):
         statement = statements.numbers(tuple(sorted(values)), tuple(sorted(bounds)))
         found: list[int] = []
         looked_at = 0
-        for part in await self._verbs.fetch_all(operation, statement, {**values, **bounds}):
+        for part in await self._executor.fetch_all(operation, statement, {**values, **bounds}):
             numbers = part["ids"].split(",")
             found += [number for number in map(int, numbers) if number not in given]
             looked_at += len(numbers)
@@ -214,99 +215,9 @@ class TableOperations(ABC):
         return sorted(found)
 
 
-def checked_names(operation: str, names: Iterable[str], allowed: Iterable[str]) -> None:
-    """Refuse every name that is not allowed, before any SQL.
-
-    Args:
-        operation: The public method, for the message.
-        names: What a caller gave.
-        allowed: What may be given.
-
-    Raises:
-        TypeError: A name is unknown or protected; the message lists those there are.
-    """
-    unknown = sorted(set(names).difference(allowed))
-    if unknown:
-        raise TypeError(f"{operation}: unknown or protected: {', '.join(unknown)}{_instead(unknown, sorted(allowed))}")
-
-
-def _instead(unknown: Sequence[str], known: Sequence[str]) -> str:
-    """What there is, the names that may have been meant first."""
-    from difflib import get_close_matches  # noqa: PLC0415  # for mistakes only
-
-    meant = [match for name in unknown for match in get_close_matches(name, known, n=1)]
-    hint = f" (did you mean {', '.join(dict.fromkeys(meant))}?)" if meant else ""
-    return f"{hint}; there are {', '.join(known)}"
-
-
-def checked_items(
-    operation: str, items: Iterable[Mapping[str, Any]], required: Iterable[str], allowed: Iterable[str]
-) -> list[Mapping[str, Any]]:
-    """Check the items of a bulk creation: each has all required names and no unknown one.
-
-    Args:
-        operation: The public method, for the message.
-        items: What a caller gave.
-        required: The names that each item must have.
-        allowed: The names that an item may have.
-
-    Returns:
-        The items as a list.
-
-    Raises:
-        TypeError: It is no list, an item is no mapping, or a name is missing or unknown.
-    """
-    if not isinstance(items, Iterable):
-        raise TypeError(f"{operation}: must be given a list of mappings, not {type(items).__name__}")
-    checked = list(items)
-    required, allowed = frozenset(required), frozenset(allowed)
-    for number, item in enumerate(checked):
-        if not isinstance(item, Mapping):
-            raise TypeError(f"{operation}: item {number} must be a mapping, not {type(item).__name__}")
-        if item.keys() - allowed or required - item.keys():
-            checked_names(f"{operation}, item {number}", item, allowed)
-            raise TypeError(f"{operation}: item {number} lacks {', '.join(sorted(required - item.keys()))}")
-    return checked
-
-
 def _aware(value: Any) -> Any:
     return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.utcoffset() is None else value
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def checked_number(name: str, value: int | None, *, least: int = 0) -> None:
-    """Refuse what is no whole number from ``least``; ``None`` passes.
-
-    Args:
-        name: The parameter, for the message.
-        value: What a caller gave.
-        least: The smallest number that is allowed.
-
-    Raises:
-        InvalidValueError: It is something else.
-    """
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and least <= value <= MAX_INTEGER):
-        return
-    raise InvalidValueError(f"{name}: must be a whole number from {least}", column=name)
-
-
-def checked_cost(name: str, value: Any) -> float:
-    """Read the US dollars that a parameter gives.
-
-    Args:
-        name: The parameter, for the message.
-        value: What a caller gave.
-
-    Returns:
-        The dollars, rounded to 1e-9.
-
-    Raises:
-        InvalidValueError: It is no finite number.
-    """
-    dollars = cost(value, name)
-    if dollars is None:
-        raise InvalidValueError(f"{name}: must be a finite number", column=name)
-    return dollars

@@ -10,7 +10,7 @@ from typing import Any, cast
 from orchdb.errors import InvalidValueError, OperationError
 from orchdb.location import resolve
 from orchdb.raising import raised_as
-from orchdb.values import name
+from orchdb.schema.values import name
 
 Configuration = Mapping[str, Any]
 DATABASE_PATH = "config.database.path"

@@ -11,8 +11,8 @@ from sqlalchemy import URL, make_url
 
 from orchdb import DatabaseManager
 from tests.conftest import Target
-from tests.foreign_rows import parents
-from tests.support import other_program
+from tests.support.databases import other_program
+from tests.support.foreign_rows import parents
 
 
 @pytest.fixture(autouse=True)

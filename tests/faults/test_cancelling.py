@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from orchdb import DatabaseManager, OrchdbError
 from tests.conftest import Target
-from tests.faults.support import lock_is_free, log, seen, until
+from tests.support.faults import lock_is_free, log, seen, until
 
 Operation = Callable[[], Awaitable[Any]]
 WAVES, IN_A_WAVE = 10, 200

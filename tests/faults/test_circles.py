@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from orchdb import DatabaseManager, InvalidValueError
 from tests.conftest import Target
-from tests.support import has_circle, line_of, parents
+from tests.support.databases import has_circle, line_of, parents
 
 
 async def test_a_move_that_another_has_not_committed_yet_counts(db: DatabaseManager, target: Target) -> None:
@@ -49,7 +49,8 @@ async def test_a_move_that_another_has_undone_does_not_count(db: DatabaseManager
 
 MOVER = """
 import asyncio, random, sys
-from orchdb import DatabaseManager, InvalidValueError
+from orchdb import DatabaseManager
+from orchdb import InvalidValueError
 
 async def main(url, *agents):
     results = []

@@ -16,7 +16,7 @@ from freezegun import freeze_time
 
 from orchdb import DatabaseManager, OperationError
 from tests.conftest import Target
-from tests.support import ONE_FORM, locked_by_another, taken
+from tests.support.databases import ONE_FORM, locked_by_another, taken
 
 Clock = Callable[[], AbstractContextManager[Any]]
 STOPPED: dict[str, Clock] = {

@@ -14,7 +14,7 @@ from sqlalchemy import make_url
 
 from orchdb import DatabaseManager
 from tests.conftest import Target
-from tests.faults.support import Child, ask, assert_sound, foreign_lock, lock_is_free, log, messages, seen, until
+from tests.support.faults import Child, ask, assert_sound, foreign_lock, lock_is_free, log, messages, seen, until
 
 PROCESSES, TASKS = 4, 25
 

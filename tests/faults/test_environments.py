@@ -7,9 +7,9 @@ import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
-from tests.faults.children.environment import described
-from tests.faults.support import run_child
-from tests.processes import CONTEXT, TIMEOUT
+from tests.support.children.environment import described
+from tests.support.faults import run_child
+from tests.support.processes import CONTEXT, TIMEOUT
 
 ASKED = os.environ.get("ORCHDB_TEST_LOOP") or "asyncio"
 

@@ -11,7 +11,7 @@ import pytest
 
 from orchdb import DatabaseManager
 from tests.conftest import Target
-from tests.support import taken
+from tests.support.databases import taken
 
 
 class _UndoError(Exception):

@@ -9,8 +9,8 @@ import pytest
 
 from orchdb import ConstraintError, DatabaseManager, DuplicateError, InvalidValueError, MissingParentError
 from tests.conftest import Target
-from tests.faults.support import on_postgres, on_sqlite
-from tests.support import NO_ROW, run_elsewhere
+from tests.support.databases import NO_ROW, run_elsewhere
+from tests.support.faults import on_postgres, on_sqlite
 
 MALFORMED = "no-such-agent"
 

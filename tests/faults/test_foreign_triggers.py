@@ -18,8 +18,8 @@ from orchdb import (
     Transaction,
 )
 from tests.conftest import Target
-from tests.faults.support import on_postgres, on_sqlite
-from tests.support import other_program, run_elsewhere
+from tests.support.databases import other_program, run_elsewhere
+from tests.support.faults import on_postgres, on_sqlite
 
 COUNTS = (1, 5, 60)
 """One row, a few, and so many that Postgres copies them."""

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from orchdb import DatabaseManager, NotConnectedError, appends, writer
+from orchdb import DatabaseManager, NotConnectedError
+from orchdb.postgres import insert_queue
+from orchdb.sqlite import write_queue
 from tests.conftest import Target
-from tests.faults.support import log, seen, until
+from tests.support.faults import log, seen, until
 
 ROOM = 5
 
@@ -17,7 +19,7 @@ ROOM = 5
 @pytest.fixture(autouse=True)
 def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Queues that are soon full."""
-    for module in (writer, appends):
+    for module in (write_queue, insert_queue):
         monkeypatch.setattr(module, "MAX_WAITING", ROOM)
 
 
@@ -46,7 +48,7 @@ async def test_closing_sends_everyone_in_the_line_away(target: Target) -> None:
     """Behind a transaction that is not left; what raises was not written."""
     db = DatabaseManager(target.url)
     await db.connect()
-    database: Any = db._verbs
+    database: Any = db._executor
     database._close_timeout = 0.2
     entered, leave = asyncio.Event(), asyncio.Event()
 

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from orchdb import DatabaseManager, InvalidValueError, OrchdbError
 from orchdb.operations import Operations
 from tests.conftest import Target
-from tests.faults.support import log
-from tests.support import TABLES, call, dump
+from tests.support.databases import TABLES, call, dump
+from tests.support.faults import log
 
 INJECTIONS = [
     "'; DROP TABLE agents; --",

@@ -15,8 +15,8 @@ import pytest
 
 from orchdb import DatabaseManager, NotConnectedError, OperationError
 from tests.conftest import Target
-from tests.faults.support import Child, assert_sound, lock_is_free, log, run_child, seen, until
-from tests.support import OPERATIONS, call
+from tests.support.databases import OPERATIONS, call
+from tests.support.faults import Child, assert_sound, lock_is_free, log, run_child, seen, until
 
 WAYS = ["return", "global", "sys.exit", "exception", "in flight", "Ctrl-C", "open transaction"]
 

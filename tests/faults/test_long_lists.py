@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import make_url
 
 from orchdb import AgentLogRow, DatabaseManager, NewAgentLog
-from tests.support import call
+from tests.support.databases import call
 
 ROWS = 12_000
 MOST_CALLS = 25_000

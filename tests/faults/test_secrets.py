@@ -16,8 +16,8 @@ from sqlalchemy import make_url
 
 from orchdb import DatabaseManager, InvalidValueError, OrchdbError, cursor_of
 from tests.conftest import Target
-from tests.faults.support import foreign_lock, log, opened
-from tests.support import OPERATIONS, call
+from tests.support.databases import OPERATIONS, call
+from tests.support.faults import foreign_lock, log, opened
 
 MARK = "M4RK3R"
 NO_ROW = "01890000-0000-7000-8000-000000000000"
@@ -153,7 +153,7 @@ async def test_no_password_is_in_any_log_error_or_traceback(text: str, emitted: 
         db = None
         try:
             db = DatabaseManager(address, connect_timeout=2)
-            assert "p4ss" not in repr(db) + str(db) + repr(vars(db)) + repr(vars(db._verbs))
+            assert "p4ss" not in repr(db) + str(db) + repr(vars(db)) + repr(vars(db._executor))
             await db.connect()
         except OrchdbError as error:
             emitted.errors.append(error)

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from sqlalchemy import insert, text
 
 from orchdb import DatabaseManager, MissingParentError, NotConnectedError, OperationError, Transaction
-from orchdb.tables import system_logs
+from orchdb.schema.tables import system_logs
 from tests.conftest import Target
-from tests.shared_block_programs import Program, Step, programs
-from tests.support import NO_ROW, other_program
+from tests.support.databases import NO_ROW, other_program
+from tests.support.shared_block_programs import Program, Step, programs
 
 LINE: Any = {"log_level": "INFO", "component": "bulk", "message": "x"}
 OR_ROLLBACK = "INSERT OR ROLLBACK INTO system_logs (log_level, component, message) VALUES ('LOUD', 'x', 'x')"

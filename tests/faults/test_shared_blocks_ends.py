@@ -14,7 +14,7 @@ from freezegun import freeze_time
 from sqlalchemy import URL, Connection, insert, select, text
 
 from orchdb import DatabaseManager, NotConnectedError, OperationError, Transaction
-from orchdb.tables import system_logs
+from orchdb.schema.tables import system_logs
 from tests.conftest import Target
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"

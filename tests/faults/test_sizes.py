@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from orchdb import DatabaseManager, InvalidValueError
-from tests.support import TABLES, call, count, dump
+from tests.support.databases import TABLES, call, count, dump
 
 MEGABYTE = 2**20
 TOO_LONG_WORDS = ["x" * 501, "\U0001f98a" * 501, "x" * 100_000]

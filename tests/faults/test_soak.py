@@ -14,8 +14,8 @@ import pytest
 
 from orchdb import DatabaseManager
 from tests.conftest import Target
-from tests.faults.support import assert_sound
 from tests.faults.test_cancelling import Storm
+from tests.support.faults import assert_sound
 
 SECONDS = float(os.environ.get("ORCHDB_SOAK_SECONDS", "600"))
 WARM_UP = SECONDS / 5

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from orchdb import DatabaseManager, InvalidValueError, cursor_of
 from orchdb.models import UnreadableTime
-from orchdb.spellings import has_the_one_form
-from tests.foreign_rows import (
+from orchdb.schema.spellings import has_the_one_form
+from tests.support.databases import collected, other_program, taken
+from tests.support.foreign_rows import (
     AGENT,
     MODELS,
     NOT_UNDERSTOOD,
@@ -35,7 +36,6 @@ from tests.foreign_rows import (
     parents,
     update,
 )
-from tests.support import collected, other_program, taken
 
 
 async def paged(db: DatabaseManager, call: Any, size: int, place: Place) -> list[str]:

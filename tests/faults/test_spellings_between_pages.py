@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from orchdb import DatabaseManager, cursor_of
-from orchdb.spellings import has_the_one_form, one_form
+from orchdb.schema.spellings import has_the_one_form, one_form
 from tests.conftest import Target
-from tests.foreign_rows import (
+from tests.support.databases import collected, other_program, run_elsewhere
+from tests.support.foreign_rows import (
     AGENT,
     NOT_UNDERSTOOD,
     PLACES,
@@ -31,7 +32,6 @@ from tests.foreign_rows import (
     spellings_of,
     update,
 )
-from tests.support import collected, other_program, run_elsewhere
 
 ROWS = 24
 START = datetime(2026, 11, 25, 10, 11, 12, tzinfo=UTC)

@@ -17,9 +17,9 @@ import pytest
 
 from orchdb import DatabaseManager
 from orchdb.models import UnreadableTime
-from orchdb.spellings import AsStored
-from tests.foreign_rows import AGENT, MODELS, PLACES, NoUtf8, Place, every_place, insert, of_tests, update
-from tests.support import other_program
+from orchdb.schema.spellings import AsStored
+from tests.support.databases import other_program
+from tests.support.foreign_rows import AGENT, MODELS, PLACES, NoUtf8, Place, every_place, insert, of_tests, update
 
 
 @every_place

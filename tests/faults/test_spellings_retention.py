@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from orchdb import DatabaseManager, spellings, sqlite_settings
-from tests.foreign_rows import NOT_UNDERSTOOD, PLACES, NoUtf8, drop_triggers, insert, spellings_of, update
-from tests.support import other_program
+from orchdb import DatabaseManager
+from orchdb.schema import spellings
+from orchdb.sqlite import settings
+from tests.support.databases import other_program
+from tests.support.foreign_rows import NOT_UNDERSTOOD, PLACES, NoUtf8, drop_triggers, insert, spellings_of, update
 
 
 @pytest.mark.parametrize("triggers", [True, False], ids=["triggers", "no triggers"])
@@ -72,7 +74,7 @@ async def test_each_old_line_is_looked_at_about_once_however_many_there_are(
         looks.append(value)
         return spellings.one_form(value)
 
-    monkeypatch.setattr(sqlite_settings, "one_form", counted)
+    monkeypatch.setattr(settings, "one_form", counted)
     async with DatabaseManager(path) as db:
         with other_program(path) as connection:
             drop_triggers(connection)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from orchdb import DatabaseManager, cursor_of
-from tests.alembic_runs import downgrade, upgrade
-from tests.foreign_rows import NOT_UNDERSTOOD, PLACES, UNDERSTOOD, drop_triggers, insert, parents, update
-from tests.old_files import SCHEMA as OLD_SCHEMA
-from tests.old_files import ask
-from tests.support import other_program
+from tests.support.alembic_runs import downgrade, upgrade
+from tests.support.databases import other_program
+from tests.support.foreign_rows import NOT_UNDERSTOOD, PLACES, UNDERSTOOD, drop_triggers, insert, parents, update
+from tests.support.old_files import SCHEMA as OLD_SCHEMA
+from tests.support.old_files import ask
 
 WRITTEN = [*UNDERSTOOD, *NOT_UNDERSTOOD]
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 import orchdb
-from orchdb.versions import HEAD, REVISIONS, shipped
-from tests.alembic_runs import command_line
+from orchdb.schema.revisions import HEAD, REVISIONS, shipped
 from tests.conftest import Target
-from tests.faults.support import ROOT, Child, assert_sound
+from tests.support.alembic_runs import command_line
+from tests.support.faults import ROOT, Child, assert_sound
 
 pytestmark = pytest.mark.slow
 OLDER, NEWER = REVISIONS[-2], f"{int(HEAD) + 1:04}"

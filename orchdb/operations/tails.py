@@ -1,0 +1,112 @@
+"""Following a log while others write to it: every line once, in the order of ids, none missed.
+
+Ids are given when a line is written and become visible when it is committed, so on a server a lower id can appear after
+a higher one. Whoever asks for "id > the last one seen" then never sees it. Here a line is given only when no
+transaction that began to write before it can still add one with a lower id. A tail that begins with what is new also
+gives the lines whose ids were taken before, but which are committed after its call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+from orchdb.backend import HighWatermark
+from orchdb.clocks import pause
+from orchdb.database import Database
+from orchdb.errors import InvalidValueError
+from orchdb.executor import failures_reported
+from orchdb.operations.arguments import checked_number
+from orchdb.operations.log_numbers import LINES_AT_A_TIME, runs
+from orchdb.operations.table_statements import TableStatements
+from orchdb.rows import AgentLogRow, SystemLogRow
+from orchdb.statements import Statement
+
+LogRow = TypeVar("LogRow", AgentLogRow, SystemLogRow)
+
+
+def tail(
+    database: Database,
+    operation: str,
+    statements: TableStatements[LogRow],
+    filters: Mapping[str, Any],
+    after_id: int | None,
+    poll_seconds: float,
+) -> AsyncIterator[LogRow]:
+    """The lines behind ``after_id`` that fit the filters, then those that are written, without end.
+
+    Raises:
+        InvalidValueError: ``after_id``, ``poll_seconds`` or a filter is not usable.
+        NotConnectedError: The manager is not connected.
+    """
+    with failures_reported(operation, statements.table.name):
+        checked_number("after_id", after_id)
+        if not isinstance(poll_seconds, (int, float)) or not 0 < poll_seconds < math.inf:
+            raise InvalidValueError("poll_seconds: must be a number of seconds above 0", column="poll_seconds")
+        values = {name: value for name, value in filters.items() if value is not None}
+        follower = _Follower(database, operation, statements, values, poll_seconds)
+        beginning = database.beginning(operation, statements.table) if after_id is None else None
+    return follower.lines(after_id or 0, beginning)  # what is refused above is refused at the call
+
+
+class _Follower(Generic[LogRow]):
+    """Where the lines that fit the filters come from."""
+
+    def __init__(
+        self,
+        database: Database,
+        operation: str,
+        statements: TableStatements[LogRow],
+        values: Mapping[str, Any],
+        poll_seconds: float,
+    ) -> None:
+        self._database = database
+        self._operation = operation
+        self._statements: TableStatements[LogRow] = statements
+        self._values = values
+        self._statement: Statement[LogRow] = statements.id_range(tuple(sorted(values)))
+        self._poll_seconds = poll_seconds
+        database.check_filters(self._statement, {**values, "after_id": 0, "up_to_id": 0})
+
+    async def lines(self, last: int, beginning: Callable[[], Awaitable[HighWatermark]] | None) -> AsyncIterator[LogRow]:
+        """The lines behind ``last``, or else behind the beginning and in its gaps, without end."""
+        if beginning is not None:
+            last, writers, gaps = await beginning()
+            if gaps:
+                await self._wait_for(writers)
+                for first, end in runs(await self._database.filled(self._operation, self._statements.table, gaps)):
+                    for row in await self._rows(first - 1, end):
+                        yield row
+        while True:
+            newest, writers, _ = await self._look()
+            if newest > last:
+                await self._wait_for(writers)
+            while last < newest:
+                end = await self._end_of_id_range(last, newest)
+                for row in await self._rows(last, end):
+                    yield row
+                last = end
+            await pause(self._poll_seconds)
+
+    async def _look(self) -> HighWatermark:
+        return await self._database.high_watermark(self._operation, self._statements.table)
+
+    async def _wait_for(self, writers: frozenset[str]) -> None:
+        while writers:
+            await pause(self._poll_seconds)
+            writers &= (await self._look()).writers
+
+    async def _end_of_id_range(self, last: int, newest: int) -> int:
+        """How far to read: over so many lines and not ids, because any number of ids may be missing."""
+        if newest - last <= LINES_AT_A_TIME:
+            return newest
+        id_range = {"after_id": last, "up_to_id": newest}
+        rows = await self._database.fetch_newest(
+            self._operation, self._statements.id_range_end(LINES_AT_A_TIME), id_range
+        )
+        return int(rows[0]["id"]) if rows else newest
+
+    async def _rows(self, last: int, end: int) -> list[LogRow]:
+        id_range = {**self._values, "after_id": last, "up_to_id": end}
+        return await self._database.fetch_newest(self._operation, self._statement, id_range)

@@ -1,0 +1,216 @@
+"""What runs in the thread of an SQLite connection, and how it fails there."""
+
+from __future__ import annotations
+
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchdb.backend import StatementResult
+from orchdb.driver_errors import sqlite_code
+from orchdb.schema.spellings import decode_text
+from orchdb.sqlite.foreign_triggers import SqliteConnection, trust_known_modules
+from orchdb.sqlite.refusals import explained, skipped
+from orchdb.statements import CompiledStatement, Parameters, all_rows
+
+
+class Job(ABC):
+    """What runs in the connection's thread.
+
+    Attributes:
+        is_bulk: Whether it is several statements, which stand or fall together.
+        merge_key: The same object in works that ``run_merged`` can run as one; ``None`` if this one runs by itself.
+    """
+
+    is_bulk = False
+    merge_key: object | None = None
+
+    @abstractmethod
+    def __call__(self, connection: SqliteConnection) -> Any:
+        """Run it; the result is the caller's."""
+
+    def run_merged(self, jobs: Sequence[Any], connection: SqliteConnection) -> list[Any] | None:
+        """The results of works that are alike; ``None`` if it cannot be told what each of them gave."""
+        return None
+
+    def explained(self, error: Exception, connection: SqliteConnection) -> Exception:
+        """The error that says more of why the work failed, if there is more to say."""
+        return error
+
+
+@dataclass(eq=False, repr=False, slots=True)
+class Failure:
+    """An exception on its way from the thread to the caller."""
+
+    error: Exception
+
+
+def attempt(job: Job, connection: SqliteConnection, *, alone: bool = False) -> Any:
+    """The result of the work or its failure; work of several statements is undone as a whole.
+
+    Args:
+        job: What to run.
+        connection: Where to run it.
+        alone: Whether work of several statements has a transaction for itself, which the caller rolls back.
+    """
+    try:
+        if not job.is_bulk or alone:
+            return job(connection)
+        connection.execute("SAVEPOINT several")
+        try:
+            result = job(connection)
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK TO several")
+                connection.execute("RELEASE several")
+            raise
+        connection.execute("RELEASE several")
+    except Exception as error:
+        return Failure(error)
+    return result
+
+
+class OneStatement(Job):
+    """One statement, and what it gave."""
+
+    def __init__(self, compiled: CompiledStatement, parameters: Parameters) -> None:
+        self._prepared = compiled
+        self._parameters = parameters
+        self.merge_key = compiled if compiled.changes_one else None
+
+    def __call__(self, connection: SqliteConnection) -> StatementResult:
+        triggers = connection.foreign_triggers
+        triggers.ours, triggers.met = True, False
+        failure: Exception
+        try:
+            if triggers.found and self._prepared.table and connection.in_transaction:
+                return self._apart(connection)
+            return self.run(connection)
+        except sqlite3.Error as error:
+            failure = error
+        finally:
+            triggers.ours = False
+        if triggers.met and not connection.in_transaction:
+            raise failure  # it has not run: whatever a trigger does has to be undone with it, which takes a transaction
+        if triggers.met or _allowed_now(failure, connection):
+            return self(connection)
+        if str(failure).startswith("Could not decode to UTF-8"):
+            return self._decoding(connection)
+        raise self.explained(failure, connection)
+
+    def run(self, connection: SqliteConnection) -> StatementResult:
+        """Run it, whatever triggers there are."""
+        compiled = self._prepared
+        cursor = connection.execute(compiled.sql, self._parameters)
+        try:
+            if compiled.returns_rows:
+                return StatementResult(all_rows(compiled, cursor.fetchmany), 0)
+            changed = cursor.rowcount
+            if changed != 1 and compiled.adds_one:
+                raise skipped(compiled, connection)
+            return StatementResult([], changed, cursor.lastrowid)
+        finally:
+            cursor.close()  # one with rows left would keep its snapshot: later reads would see the past
+
+    def run_merged(self, jobs: Sequence[OneStatement], connection: SqliteConnection) -> list[StatementResult] | None:
+        triggers = connection.foreign_triggers
+        if triggers.found:
+            return [job(connection) for job in jobs]
+        triggers.ours = True
+        compiled = self._prepared
+        try:
+            cursor = connection.executemany(compiled.sql, [job._parameters for job in jobs])
+        finally:
+            triggers.ours = False
+        if cursor.rowcount != len(jobs):  # one of them found no row
+            return None
+        if not compiled.numbered:
+            return [StatementResult([], 1)] * len(jobs)
+        return [StatementResult([], 1, number) for number in _last_ids(len(jobs), connection)]
+
+    def explained(self, error: Exception, connection: SqliteConnection) -> Exception:
+        return explained(error, self._prepared, [self._parameters], connection)
+
+    def _apart(self, connection: SqliteConnection) -> StatementResult:
+        result = attempt(_Apart(self), connection)
+        if isinstance(result, Failure):
+            raise result.error
+        outcome: StatementResult = result
+        return outcome
+
+    def _decoding(self, connection: SqliteConnection) -> StatementResult:
+        """The rows, with U+FFFD for what is no UTF-8. Only now, because it costs a call for each text."""
+        connection.text_factory = decode_text
+        try:
+            return self.run(connection)
+        finally:
+            connection.text_factory = str
+
+
+class _Apart(Job):
+    """A statement that is undone as a whole if it fails."""
+
+    is_bulk = True
+
+    def __init__(self, statement: OneStatement) -> None:
+        self._statement = statement
+
+    def __call__(self, connection: SqliteConnection) -> StatementResult:
+        return self._statement.run(connection)
+
+
+class ManyRows(Job):
+    """An insert of many rows, and the ids that the table's counter gave them."""
+
+    is_bulk = True
+
+    def __init__(self, compiled: CompiledStatement, parameters: Sequence[Parameters]) -> None:
+        self._prepared = compiled
+        self._parameters = parameters
+
+    def __call__(self, connection: SqliteConnection) -> list[int]:
+        triggers = connection.foreign_triggers
+        triggers.ours, triggers.met = True, False
+        before = connection.total_changes
+        failure: Exception
+        try:
+            return self._one_by_one(connection) if triggers.found else self._at_once(connection)
+        except sqlite3.Error as error:
+            failure = error
+        finally:
+            triggers.ours = False
+        if connection.total_changes == before and (triggers.met or _allowed_now(failure, connection)):
+            return self(connection)
+        raise self.explained(failure, connection)
+
+    def _at_once(self, connection: SqliteConnection) -> list[int]:
+        connection.executemany(self._prepared.sql, self._parameters)
+        return list(_last_ids(len(self._parameters), connection)) if self._prepared.numbered else []
+
+    def _one_by_one(self, connection: SqliteConnection) -> list[int]:
+        numbers: list[int] = []
+        cursor = connection.cursor()
+        for parameters in self._parameters:
+            cursor.execute(self._prepared.sql, parameters)
+            if cursor.rowcount != 1 and self._prepared.adds_one:
+                raise skipped(self._prepared, connection)
+            numbers.append(cursor.lastrowid or 0)
+        return numbers if self._prepared.numbered else []
+
+    def explained(self, error: Exception, connection: SqliteConnection) -> Exception:
+        return explained(error, self._prepared, self._parameters, connection)
+
+
+def _allowed_now(error: Exception, connection: SqliteConnection) -> bool:
+    return sqlite_code(error) == "SQLITE_ERROR" and trust_known_modules(connection)
+
+
+def _last_ids(count: int, connection: SqliteConnection) -> range:
+    """The ids of the rows that were inserted last: under the write lock those of AUTOINCREMENT are consecutive.
+
+    Where no trigger of another program has a part in it: one could insert into the same table in between.
+    """
+    (last,) = connection.execute("SELECT last_insert_rowid()").fetchone()
+    return range(last - count + 1, last + 1)
