@@ -21,6 +21,33 @@ Durability = Literal["normal", "full"]
 BROKEN = "the transaction was rolled back by an earlier failure"
 
 
+@dataclass(frozen=True)
+class Options:
+    """The options of ``DatabaseManager`` that are not about where the database is; times are seconds."""
+
+    durability: Durability = "normal"
+    lock_timeout: float = 30.0
+    upgrade: bool | None = None
+    read_only: bool = False
+    pool_size: int = 10
+    pool_timeout: float = 30.0
+    connect_timeout: float = 10.0
+    statement_timeout: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.durability not in ("normal", "full"):
+            raise InvalidValueError('durability: must be "normal" or "full"', column="durability")
+        for name, value in (("read_only", self.read_only), ("upgrade", self.upgrade is not None and self.upgrade)):
+            if not isinstance(value, bool):  # "no" would count as True
+                raise InvalidValueError(f"{name}: must be True or False", column=name)
+        if isinstance(self.pool_size, bool) or not isinstance(self.pool_size, int) or self.pool_size < 1:
+            raise InvalidValueError("pool_size: must be a whole number from 1", column="pool_size")
+        for name in ("pool_timeout", "connect_timeout", "statement_timeout", "lock_timeout"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                raise InvalidValueError(f"{name}: must be a number of seconds from 0", column=name)
+
+
 class StatementResult(NamedTuple):
     """What a statement gave.
 
@@ -183,23 +210,3 @@ class Backend(ABC):
     @abstractmethod
     async def begin(self) -> BackendTransaction:
         """Begin a transaction on a connection that is its own until it ends."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of ``DatabaseManager`` that a server has too; times are seconds."""
-
-    pool_size: int = 10
-    pool_timeout: float = 30.0
-    connect_timeout: float = 10.0
-    statement_timeout: float = 60.0
-    lock_timeout: float = 30.0
-    durability: str = "normal"
-
-    def __post_init__(self) -> None:
-        if isinstance(self.pool_size, bool) or not isinstance(self.pool_size, int) or self.pool_size < 1:
-            raise InvalidValueError("pool_size: must be a whole number from 1", column="pool_size")
-        for name in ("pool_timeout", "connect_timeout", "statement_timeout", "lock_timeout"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-                raise InvalidValueError(f"{name}: must be a number of seconds from 0", column=name)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,16 +12,15 @@ from typing import Any, Self
 from sqlalchemy import URL, Column, MetaData, String, Table, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchdb.backend import Backend, Durability, Options
+from orchdb.backend import Durability, Options
 from orchdb.database import Database
-from orchdb.errors import InvalidValueError
+from orchdb.engines import backend_for
 from orchdb.executor import TransactionExecutor
 from orchdb.location import locate, path_of_file
 from orchdb.operations import Operations
 from orchdb.operations.agent_logs import AGENT_LOGS
 from orchdb.operations.system_logs import SYSTEM_LOGS
 from orchdb.operations.tails import tail
-from orchdb.postgres.settings import PostgresSettings
 from orchdb.rows import AgentLogRow, LogLevel, SystemLogRow
 from orchdb.schema.revisions import VERSION_TABLE
 from orchdb.statements import Statement
@@ -129,32 +127,14 @@ class DatabaseManager(Operations):
         statement_timeout: float = 60.0,
         read_url: str | URL | None = None,
     ) -> None:
-        if durability not in ("normal", "full"):
-            raise InvalidValueError('durability: must be "normal" or "full"', column="durability")
-        for name, value in (("read_only", read_only), ("upgrade", upgrade is not None and upgrade)):
-            if not isinstance(value, bool):  # "no" would count as True
-                raise InvalidValueError(f"{name}: must be True or False", column=name)
+        options = Options(
+            durability, lock_timeout, upgrade, read_only, pool_size, pool_timeout, connect_timeout, statement_timeout
+        )
         location = locate(db_path)
         self._url = location.url
-        server = Options(pool_size, pool_timeout, connect_timeout, statement_timeout, lock_timeout, durability)
         replica = None if read_url is None else locate(read_url, "read_url")
-        on_sqlite = self._url.drivername.startswith("sqlite")
-        if replica is not None and (on_sqlite or replica.url.drivername.startswith("sqlite")):
-            raise InvalidValueError(
-                "read_url: is the URL of a Postgres replica, for a Postgres db_path", column="read_url"
-            )
-        if on_sqlite:
-            path = None if schema_path is None else Path(schema_path)
-            make_backend = partial(
-                _sqlite(), self._url, durability=durability, lock_timeout=lock_timeout, schema_path=path
-            )
-        else:
-            make_backend = partial(_postgres(), PostgresSettings.of(self._url, server, location.source.refuse))
-            if replica is not None:
-                read_url = replica.url.set(drivername=self._url.drivername)
-                settings = PostgresSettings.of(read_url, server, replica.source.refuse)
-                make_backend = partial(make_backend, read_settings=settings)
-        make_backend = partial(make_backend, upgrade=upgrade, read_only=read_only)
+        schema = None if schema_path is None else Path(schema_path)
+        make_backend = backend_for(location, options, replica=replica, schema_path=schema)
         self._database = Database(make_backend, lock_timeout=lock_timeout, read_only=read_only)
 
     @property
@@ -309,18 +289,3 @@ class DatabaseManager(Operations):
 
     def __repr__(self) -> str:
         return f"DatabaseManager({self._url.render_as_string(hide_password=True)!r})"
-
-
-# Each engine loads only its own driver.
-
-
-def _sqlite() -> Callable[..., Backend]:
-    from orchdb.sqlite.backend import SqliteBackend  # noqa: PLC0415
-
-    return SqliteBackend
-
-
-def _postgres() -> Callable[..., Backend]:
-    from orchdb.postgres.backend import PostgresBackend  # noqa: PLC0415
-
-    return PostgresBackend

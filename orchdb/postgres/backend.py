@@ -54,18 +54,11 @@ def _beginnings_at(address: str) -> set[asyncio.Future[HighWatermark]]:
 class PostgresBackend(Backend):
     """A Postgres server: a pool of connections for writing and transactions, the same or a replica's for reading."""
 
-    def __init__(
-        self,
-        settings: PostgresSettings,
-        *,
-        read_settings: PostgresSettings | None = None,
-        upgrade: bool | None = None,
-        read_only: bool = False,
-    ) -> None:
+    def __init__(self, settings: PostgresSettings, read_settings: PostgresSettings | None = None) -> None:
         self._settings = settings
         self._read_settings = read_settings or settings
-        self._upgrade = upgrade is True
-        self._read_only = read_only
+        self._upgrade = settings.options.upgrade is True
+        self._read_only = settings.options.read_only
         self._make_engines()
         self._pools: list[ConnectionPool] = []
         self._endings: Endings = set()

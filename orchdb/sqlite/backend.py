@@ -20,7 +20,7 @@ from sqlalchemy import URL, Connection, Table, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchdb.backend import BROKEN, Backend, BackendTransaction, Durability, HighWatermark, StatementResult
+from orchdb.backend import BROKEN, Backend, BackendTransaction, HighWatermark, Options, StatementResult
 from orchdb.concurrency import shielded, until_free
 from orchdb.connections import ShieldedConnection
 from orchdb.driver_errors import sqlite_code
@@ -57,20 +57,11 @@ READERS = 4
 class SqliteBackend(Backend):
     """An SQLite file: one connection that writes, a few that read."""
 
-    def __init__(
-        self,
-        url: URL,
-        *,
-        durability: Durability = "normal",
-        lock_timeout: float = 30.0,
-        schema_path: Path | None = None,
-        upgrade: bool | None = None,
-        read_only: bool = False,
-    ) -> None:
-        self._lock_timeout = lock_timeout
+    def __init__(self, url: URL, options: Options, schema_path: Path | None = None) -> None:
+        self._lock_timeout = options.lock_timeout
         self._schema_path = schema_path
-        self._upgrade = upgrade is not False
-        self._read_only = read_only
+        self._upgrade = options.upgrade is not False
+        self._read_only = read_only = options.read_only
         self._connections: list[AsyncConnection] = []
         self._queues: list[WriteQueue | ReadPool] = []
         self._process = os.getpid()
@@ -83,7 +74,7 @@ class SqliteBackend(Backend):
         self.path = Path(os.path.realpath(url.database or ""))
         self._guard = FileGuard(self.path)
         self._frozen: Frozen | None = None
-        self._write_engine = engine(file_uri(self.path, mode="rw"), 1, configure_writer(durability))
+        self._write_engine = engine(file_uri(self.path, mode="rw"), 1, configure_writer(options.durability))
         event.listen(self._write_engine.sync_engine, "before_cursor_execute", _refuse_after_the_end)
         event.listen(self._write_engine.sync_engine, "before_cursor_execute", refuse_ends)
         self._read_uri = file_uri(self.path, mode="ro" if read_only else "rw")

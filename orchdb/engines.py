@@ -1,0 +1,51 @@
+"""The choice of the engine: by the URL, and only then is its code loaded, and with that its driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from orchdb.backend import Backend, Options
+from orchdb.location import Location
+
+
+def backend_for(
+    location: Location, options: Options, *, replica: Location | None, schema_path: Path | None
+) -> Callable[[], Backend]:
+    """Check what there is to check before anything is opened, and return what makes the backend.
+
+    Args:
+        location: The database.
+        options: What its connections may do.
+        replica: What reads, on Postgres.
+        schema_path: The schema file for a new SQLite database.
+
+    Raises:
+        InvalidValueError: The URL, or the replica's, is not usable.
+    """
+    if replica is not None and (is_sqlite(location) or is_sqlite(replica)):
+        replica.source.refuse("is the URL of a Postgres replica, for a Postgres db_path")
+    return _sqlite(location, options, schema_path) if is_sqlite(location) else _postgres(location, options, replica)
+
+
+def is_sqlite(location: Location) -> bool:
+    """Whether it is an SQLite file."""
+    return location.url.get_backend_name() == "sqlite"
+
+
+def _sqlite(location: Location, options: Options, schema_path: Path | None) -> Callable[[], Backend]:
+    from orchdb.sqlite.backend import SqliteBackend  # noqa: PLC0415
+
+    return partial(SqliteBackend, location.url, options, schema_path)
+
+
+def _postgres(location: Location, options: Options, replica: Location | None) -> Callable[[], Backend]:
+    from orchdb.postgres.backend import PostgresBackend  # noqa: PLC0415
+    from orchdb.postgres.settings import PostgresSettings  # noqa: PLC0415
+
+    settings = PostgresSettings.of(location.url, options, location.source.refuse)
+    if replica is None:
+        return partial(PostgresBackend, settings)
+    url = replica.url.set(drivername=location.url.drivername)
+    return partial(PostgresBackend, settings, PostgresSettings.of(url, options, replica.source.refuse))
