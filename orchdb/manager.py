@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -18,10 +18,7 @@ from orchdb.engines import backend_for
 from orchdb.executor import TransactionExecutor
 from orchdb.location import locate, path_of_file
 from orchdb.operations import Operations
-from orchdb.operations.agent_logs import AGENT_LOGS
-from orchdb.operations.system_logs import SYSTEM_LOGS
-from orchdb.operations.tails import tail
-from orchdb.rows import AgentLogRow, LogLevel, SystemLogRow
+from orchdb.operations.tails import TailOperations
 from orchdb.schema.revisions import VERSION_TABLE
 from orchdb.statements import Statement
 
@@ -81,7 +78,7 @@ class Transaction(Operations):
             yield Transaction(executor)
 
 
-class DatabaseManager(Operations):
+class DatabaseManager(TailOperations, Operations):
     """The data layer of an orchestrator: five tables in an SQLite file, or in Postgres by another URL.
 
     ``async with DatabaseManager("data/orchestrator.db") as db: ...`` connects, prepares the schema and closes. Every
@@ -204,66 +201,6 @@ class DatabaseManager(Operations):
     async def _transaction(self) -> AsyncGenerator[Transaction]:
         async with self._database.transaction() as executor:
             yield Transaction(executor)
-
-    def tail_agent_logs(
-        self,
-        agent_id: str | None = None,
-        log_level: LogLevel | None = None,
-        log_type: str | None = None,
-        *,
-        after_id: int | None = None,
-        poll_seconds: float = 0.2,
-    ) -> AsyncIterator[AgentLogRow]:
-        """Follow the agents' logs without end: the lines that are committed after this call, each once, none missed.
-
-        A line comes when no earlier one can appear any more: on Postgres it waits for the transactions that were
-        already writing to the table. They come by id; any gap between two ids is crossed at once. Nothing is held
-        between two looks.
-
-        Args:
-            agent_id: Only lines of this agent. By default of all.
-            log_level: Only lines of this level.
-            log_type: Only lines of this type.
-            after_id: Begin behind this line: 0 for the first one there is. By default with those that are new.
-            poll_seconds: The pause between two looks, in seconds.
-
-        Returns:
-            An async iterator over the rows, by ``id``, which has no end.
-
-        Raises:
-            InvalidValueError: A filter, ``after_id`` or ``poll_seconds`` is not usable; at the call.
-            NotConnectedError: The manager is not connected; at the call, or where it is closed meanwhile.
-            OperationError: The server is a standby, which does not know who is writing; at the first line.
-        """
-        filters = {"agent_id": agent_id, "log_level": log_level, "log_type": log_type}
-        return tail(self._database, "tail_agent_logs", AGENT_LOGS, filters, after_id, poll_seconds)
-
-    def tail_system_logs(
-        self,
-        log_level: LogLevel | None = None,
-        component: str | None = None,
-        *,
-        after_id: int | None = None,
-        poll_seconds: float = 0.2,
-    ) -> AsyncIterator[SystemLogRow]:
-        """Follow the system's log without end, as ``tail_agent_logs`` follows those of agents.
-
-        Args:
-            log_level: Only lines of this level.
-            component: Only lines about this component.
-            after_id: Begin behind this line: 0 for the first one there is. By default with those that are new.
-            poll_seconds: The pause between two looks, in seconds.
-
-        Returns:
-            An async iterator over the rows, by ``id``, which has no end.
-
-        Raises:
-            InvalidValueError: A filter, ``after_id`` or ``poll_seconds`` is not usable; at the call.
-            NotConnectedError: The manager is not connected; at the call, or where it is closed meanwhile.
-            OperationError: The server is a standby, which does not know who is writing; at the first line.
-        """
-        filters = {"log_level": log_level, "component": component}
-        return tail(self._database, "tail_system_logs", SYSTEM_LOGS, filters, after_id, poll_seconds)
 
     async def schema_version(self) -> str | None:
         """Get the schema revision that the database is stamped with.

@@ -85,7 +85,7 @@ class TableStatements(Generic[Row]):
         return Statement(self.table, core)
 
     def _present(self, if_column: str | None = None, overflowing: tuple[str, ...] = ()) -> Statement[Row]:
-        """Whether there is such a row, and with ``overflowing``, whether ``new_<column>`` is too much for one of those."""
+        """Whether there is such a row, and with ``overflowing``, whether a ``new_<column>`` is too much for them."""
         not_deleted = exists().where(self._by_id(), *self._not_deleted, *self._if_column(if_column))
         if overflowing:
             amounts = {name: self._bind(f"new_{name}", name, required=True) for name in overflowing}

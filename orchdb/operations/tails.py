@@ -9,6 +9,7 @@ gives the lines whose ids were taken before, but which are committed after its c
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -17,16 +18,88 @@ from orchdb.clocks import pause
 from orchdb.database import Database
 from orchdb.errors import InvalidValueError
 from orchdb.executor import failures_reported
+from orchdb.operations.agent_logs import AGENT_LOGS
 from orchdb.operations.arguments import checked_number
 from orchdb.operations.log_numbers import LINES_AT_A_TIME, runs
+from orchdb.operations.system_logs import SYSTEM_LOGS
+from orchdb.operations.table_operations import TableOperations
 from orchdb.operations.table_statements import TableStatements
-from orchdb.rows import AgentLogRow, SystemLogRow
+from orchdb.rows import AgentLogRow, LogLevel, SystemLogRow
 from orchdb.statements import Statement
 
 LogRow = TypeVar("LogRow", AgentLogRow, SystemLogRow)
 
 
-def tail(
+class TailOperations(TableOperations):
+    """Following a log, which only an open database does and a transaction does not."""
+
+    @property
+    @abstractmethod
+    def _executor(self) -> Database:
+        """The open database."""
+
+    def tail_agent_logs(
+        self,
+        agent_id: str | None = None,
+        log_level: LogLevel | None = None,
+        log_type: str | None = None,
+        *,
+        after_id: int | None = None,
+        poll_seconds: float = 0.2,
+    ) -> AsyncIterator[AgentLogRow]:
+        """Follow the agents' logs without end: the lines that are committed after this call, each once, none missed.
+
+        A line comes when no earlier one can appear any more: on Postgres it waits for the transactions that were
+        already writing to the table. They come by id; any gap between two ids is crossed at once. Nothing is held
+        between two looks.
+
+        Args:
+            agent_id: Only lines of this agent. By default of all.
+            log_level: Only lines of this level.
+            log_type: Only lines of this type.
+            after_id: Begin behind this line: 0 for the first one there is. By default with those that are new.
+            poll_seconds: The pause between two looks, in seconds.
+
+        Returns:
+            An async iterator over the rows, by ``id``, which has no end.
+
+        Raises:
+            InvalidValueError: A filter, ``after_id`` or ``poll_seconds`` is not usable; at the call.
+            NotConnectedError: The manager is not connected; at the call, or where it is closed meanwhile.
+            OperationError: The server is a standby, which does not know who is writing; at the first line.
+        """
+        filters = {"agent_id": agent_id, "log_level": log_level, "log_type": log_type}
+        return _tail(self._executor, "tail_agent_logs", AGENT_LOGS, filters, after_id, poll_seconds)
+
+    def tail_system_logs(
+        self,
+        log_level: LogLevel | None = None,
+        component: str | None = None,
+        *,
+        after_id: int | None = None,
+        poll_seconds: float = 0.2,
+    ) -> AsyncIterator[SystemLogRow]:
+        """Follow the system's log without end, as ``tail_agent_logs`` follows those of agents.
+
+        Args:
+            log_level: Only lines of this level.
+            component: Only lines about this component.
+            after_id: Begin behind this line: 0 for the first one there is. By default with those that are new.
+            poll_seconds: The pause between two looks, in seconds.
+
+        Returns:
+            An async iterator over the rows, by ``id``, which has no end.
+
+        Raises:
+            InvalidValueError: A filter, ``after_id`` or ``poll_seconds`` is not usable; at the call.
+            NotConnectedError: The manager is not connected; at the call, or where it is closed meanwhile.
+            OperationError: The server is a standby, which does not know who is writing; at the first line.
+        """
+        filters = {"log_level": log_level, "component": component}
+        return _tail(self._executor, "tail_system_logs", SYSTEM_LOGS, filters, after_id, poll_seconds)
+
+
+def _tail(
     database: Database,
     operation: str,
     statements: TableStatements[LogRow],
