@@ -1,4 +1,4 @@
-"""What the two engines have in common: the interface that the verbs of ``orchdb.verbs`` run on."""
+"""What the two engines have in common: the interface that ``orchdb.executor`` runs on."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class HighWatermark(NamedTuple):
     Attributes:
         newest: The highest id that there is; 0 if there is none.
         writers: The transactions that may still add a line with a lower one.
-        gaps: Where the horizon is to begin from: the ranges of lower ids, first and last, that such a line may have.
+        gaps: Where the high watermark is to begin from: the ranges of lower ids, first and last, that such a line may have.
     """
 
     newest: int
@@ -177,7 +177,7 @@ class Backend(ABC):
 
     @abstractmethod
     def beginning(self, table: Table) -> asyncio.Future[HighWatermark]:
-        """The horizon at this call, with its gaps: what is committed later is behind it or in a gap.
+        """The high watermark at this call, with its gaps: what is committed later is behind it or in a gap.
 
         The future may go unawaited.
         """

@@ -160,7 +160,7 @@ class ShieldedTransactionConnection(_PartOfTransaction, ShieldedConnection):
 def part_of_transaction(
     engine: AsyncEngine, connection: AsyncConnection, step: Step, *, shielded: bool
 ) -> AsyncConnection:
-    """A second face of the connection, for the caller, each of whose statements goes through ``step``.
+    """A second ``AsyncConnection`` over the connection, for the caller, each of whose statements goes through ``step``.
 
     The connection cannot end its transaction any more, until it is ``orchdb.own_statements.free``.
     """
@@ -172,7 +172,7 @@ def part_of_transaction(
 
 
 def let_go(caller_connection: AsyncConnection) -> None:
-    """Take the connection away from the face, and the options that were set through it from the connection."""
+    """Take the connection away from the caller's, and the options that were set through it from the connection."""
     connection = caller_connection.sync_connection
     if isinstance(caller_connection, _PartOfTransaction) and connection is not None:
         connection._execution_options = caller_connection.options  # pyright: ignore[reportPrivateUsage]  # there is no other way back

@@ -42,7 +42,7 @@ if sys.platform != "win32":  # which has no forks
 
 
 class Database(Executor):
-    """A backend and its life: each verb runs in a transaction of its own."""
+    """A backend and its life: each call runs in a transaction of its own."""
 
     def __init__(self, make_backend: Callable[[], Backend], *, lock_timeout: float, read_only: bool = False) -> None:
         self._make_backend = make_backend
@@ -120,7 +120,7 @@ class Database(Executor):
         return await self._observed(operation, table.name, lambda: self.backend.high_watermark(table), write=False)
 
     def beginning(self, operation: str, table: Table) -> Callable[[], Awaitable[HighWatermark]]:
-        """The horizon at this call, which a tail begins from: what asks for it, or nobody does.
+        """The high watermark at this call, which a tail begins from: what asks for it, or nobody does.
 
         Raises:
             NotConnectedError: The manager is not connected.

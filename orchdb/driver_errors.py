@@ -22,7 +22,7 @@ from orchdb.errors import (
 )
 
 COLUMNS: dict[str, str] = {}
-"""The column that each constraint of ours is about, by the constraint's name; ``orchdb.tables`` fills it."""
+"""The column that each constraint of ours is about, by the constraint's name; ``orchdb.schema.tables`` fills it."""
 
 _SKIPPED = "a trigger or rule of another program skipped the row: it was not written"
 _REFERRED = "other rows still refer to it"

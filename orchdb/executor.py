@@ -1,6 +1,6 @@
 """How: runs a statement, times and logs it, and turns failures into orchdb's errors.
 
-The verbs are the only way to the database. ``Executor`` says what they do; ``TransactionExecutor`` runs them all in one
+These calls are the only way to the database. ``Executor`` says what they do; ``TransactionExecutor`` runs them all in one
 transaction, and ``orchdb.database.Database`` each in one of its own.
 """
 
@@ -90,7 +90,7 @@ class Executor(ABC):
 
     @abstractmethod
     def _enter(self, *, write: bool) -> None:
-        """Count a call that begins; raise if the verbs cannot be used now."""
+        """Count a call that begins; raise if nothing can be run now."""
 
     @abstractmethod
     def _leave(self) -> None:
@@ -185,7 +185,7 @@ def _log(operation: str, table: str | None, rows: int, started: float) -> None:
 
 
 class TransactionExecutor(Executor):
-    """The verbs inside one transaction, or a part of one."""
+    """Runs inside one transaction, or a part of one."""
 
     def __init__(self, scope: Scope, dialect: Dialect) -> None:
         self.scope = scope

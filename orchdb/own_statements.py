@@ -2,7 +2,7 @@
 
 Two things see to that. The text of a statement is read here, on its way through SQLAlchemy, so that the refusal can say
 what to do instead, and the block goes on. What comes to the database another way (the driver's own connection, a text
-that is read wrongly) is the engine's to stop: see ``orchdb.sqlite_transaction`` and ``orchdb.postgres_transaction``.
+that is read wrongly) is the engine's to stop: see the ``transaction`` module of each engine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The numbers of log lines: which of them have been given to somebody, and in which stretches some of them lie.
+"""The numbers of log lines: which of them have been given to somebody, and in which ranges some of them lie.
 
 A number never changes, whatever another program makes of the rest of its line.
 """
@@ -28,7 +28,7 @@ class Numbers:
 
 
 def runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """The first and the last of each stretch of ascending numbers without a gap, of a bounded length."""
+    """The first and the last of each range of ascending numbers without a gap, of a bounded length."""
     start = 0
     for place, number in enumerate(numbers):
         if place + 1 == len(numbers) or numbers[place + 1] != number + 1 or place + 1 - start == LINES_AT_A_TIME:

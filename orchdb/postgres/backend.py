@@ -134,7 +134,7 @@ class PostgresBackend(Backend):
     def _new_pool(self, settings: PostgresSettings, engine: AsyncEngine) -> ConnectionPool:
         options = settings.options
         pool = ConnectionPool(
-            partial(_open_lane, settings, engine, self._endings), options.pool_size, options.pool_timeout
+            partial(_open_driver_connection, settings, engine, self._endings), options.pool_size, options.pool_timeout
         )
         self._pools.append(pool)
         return pool
@@ -196,7 +196,7 @@ class PostgresBackend(Backend):
         # Those who have them may be about to commit, and wait for this.
         engine = self._settings.engine(1)
         try:
-            conn = await _open_lane(self._settings, engine, self._endings)
+            conn = await _open_driver_connection(self._settings, engine, self._endings)
             try:
                 return await self._begin_on(conn.run, table)
             finally:
@@ -311,7 +311,9 @@ def _again(conn: DriverConnection, error: Exception, *, reads: bool) -> bool:
     return code in _TRY_AGAIN or code in _TRY_ON_ANOTHER or (reads and conn.closed())
 
 
-async def _open_lane(settings: PostgresSettings, engine: AsyncEngine, endings: Endings) -> DriverConnection:
+async def _open_driver_connection(
+    settings: PostgresSettings, engine: AsyncEngine, endings: Endings
+) -> DriverConnection:
     connection = await _connect(settings, AsyncConnection(engine), endings)
     try:
         raw: Any = await connection.get_raw_connection()

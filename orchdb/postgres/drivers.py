@@ -1,7 +1,7 @@
 """The connections to a Postgres server that are in use: SQLAlchemy's pool lends them, and statements go to the driver.
 
 A statement of its own is one round trip: SQLAlchemy's connection would add BEGIN and COMMIT, two more. So the pool's
-connections are kept in lanes while they are in use or have just been, and the compiled statement goes straight to the
+connections are kept in a ``DriverConnection`` while they are in use or have just been, and the compiled statement goes straight to the
 driver's connection, which commits by itself.
 """
 
@@ -109,7 +109,7 @@ class DriverConnection(ABC):
 
 
 class AsyncpgConnection(DriverConnection):
-    """A lane of asyncpg."""
+    """A connection of asyncpg."""
 
     def closed(self) -> bool:
         return bool(self.driver.is_closed())
@@ -145,7 +145,7 @@ class AsyncpgConnection(DriverConnection):
     async def _by_portal(self, compiled: CompiledStatement, parameters: Parameters) -> list[Any]:
         """The rows of a long list: all at once the driver would make an object of each, with nobody to set them aside.
 
-        If it fails in a transaction of its own, the lane stays in it, and is not used again.
+        If it fails in a transaction of its own, the connection stays in it, and is not used again.
         """
         alone = self.idle()
         if alone:
@@ -185,7 +185,7 @@ class AsyncpgConnection(DriverConnection):
 
 
 class PsycopgConnection(DriverConnection):
-    """A lane of psycopg."""
+    """A connection of psycopg."""
 
     _hung_up = False
 

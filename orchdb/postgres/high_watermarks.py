@@ -68,7 +68,7 @@ def ranges(gaps: Sequence[tuple[int, int]]) -> dict[str, str]:
 
 
 def found(outcome: StatementResult) -> tuple[int, HighWatermark]:
-    """What one of the statements gave: the last id that was taken, and the horizon.
+    """What one of the statements gave: the last id that was taken, and the high watermark.
 
     Raises:
         OperationError: The server is a standby.

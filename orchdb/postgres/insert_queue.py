@@ -45,7 +45,7 @@ class _Entry:
 
 
 class InsertQueue:
-    """The queue of inserts in front of the lanes.
+    """The queue of inserts in front of the pool.
 
     Args:
         pool: Where the groups get their connections.
@@ -193,7 +193,7 @@ async def _insert(conn: DriverConnection, members: Sequence[_Entry]) -> list[Sta
 async def _undo(conn: DriverConnection) -> None:
     try:
         await conn.script("ROLLBACK")
-    except Exception:  # a lane that is still in a transaction does not go back to the others
+    except Exception:  # a connection that is still in a transaction does not go back to the others
         return
 
 

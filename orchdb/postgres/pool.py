@@ -82,16 +82,16 @@ GIVE_BACK_SECONDS = 30.0
 
 
 class ConnectionPool:
-    """At most ``limit`` lanes, opened when first needed.
+    """At most ``limit`` connections, opened when first needed.
 
     Args:
-        open_lane: Opens one; it raises ``OperationError`` if the server cannot be reached.
+        open_connection: Opens one; it raises ``OperationError`` if the server cannot be reached.
         limit: The size of the pool.
         timeout: Seconds that a task waits for one.
     """
 
-    def __init__(self, open_lane: Callable[[], Awaitable[DriverConnection]], limit: int, timeout: float) -> None:
-        self._open_lane = open_lane
+    def __init__(self, open_connection: Callable[[], Awaitable[DriverConnection]], limit: int, timeout: float) -> None:
+        self._open_connection = open_connection
         self._slots = Slots(limit, timeout)
         self._free: list[DriverConnection] = []
         self._endings: set[asyncio.Task[None]] = set()
@@ -100,7 +100,7 @@ class ConnectionPool:
         self._closed = False
 
     async def acquire(self) -> DriverConnection:
-        """A lane that works, for the calling task alone until it releases it.
+        """A connection that works, for the calling task alone until it releases it.
 
         Raises:
             OperationError: None became free in time, or the server cannot be reached.
@@ -114,14 +114,14 @@ class ConnectionPool:
                 try:
                     works = await self._works(conn)
                 finally:
-                    if not works:  # also if the caller is cancelled meanwhile: nobody else holds the lane any more
+                    if not works:  # also if the caller is cancelled meanwhile: nobody else holds it any more
                         await shielded(self._end(conn))
                 if works:
                     return conn
         except BaseException:
             self._slots.release()
             raise
-        opening = asyncio.ensure_future(self._open_lane())
+        opening = asyncio.ensure_future(self._open_connection())
         try:
             conn = await asyncio.shield(opening)
             self._slots.check()  # closed meanwhile
@@ -144,7 +144,7 @@ class ConnectionPool:
             self.release(conn)
 
     def release(self, conn: DriverConnection) -> None:
-        """The calling task is done with the lane, whatever became of it."""
+        """The calling task is done with the connection, whatever became of it."""
         if conn.stale or conn.closed() or not conn.idle() or self._closed:
             self._later(self._replaceable(conn))
             return

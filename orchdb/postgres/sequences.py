@@ -42,7 +42,7 @@ def is_behind(compiled: CompiledStatement, error: Exception) -> bool:
 async def catch_up(conn: DriverConnection, compiled: CompiledStatement) -> None:
     """Move the ids that the database gives behind the highest one that there is; never back.
 
-    The lane may be inside a transaction: the sequence moves at once and for everybody, whatever becomes of it.
+    The connection may be inside a transaction: the sequence moves at once and for everybody, whatever becomes of it.
 
     Raises:
         OperationError: The role may not do so; the message says what to grant.

@@ -30,7 +30,7 @@ _FORGET = (
 
 
 class PostgresTransaction(BackendTransaction):
-    """A transaction on a lane of its own.
+    """A transaction on a connection of its own.
 
     Postgres ends a transaction in which a statement failed, so each needs a savepoint to be undone to.
     """
@@ -48,7 +48,7 @@ class PostgresTransaction(BackendTransaction):
 
     @classmethod
     async def begin(cls, pool: ConnectionPool, conn: DriverConnection, engine: AsyncEngine) -> Self:
-        """Begin the transaction; if that fails, the lane is released."""
+        """Begin the transaction; if that fails, the connection is released."""
         transaction = cls(pool, conn, engine)
         try:
             await conn.set_autocommit(False)

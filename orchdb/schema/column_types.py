@@ -1,6 +1,6 @@
 """The column types: what a value is in Python, in SQLite and in Postgres, and which check it passes on its way in.
 
-Each type checks with a function of ``orchdb.values`` and knows the column it stands in, so that an error names it. They
+Each type checks with a function of ``orchdb.schema.values`` and knows the column it stands in, so that an error names it. They
 work in any SQLAlchemy statement on orchdb's tables, the caller's own included.
 """
 

@@ -34,7 +34,7 @@ REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "00
 """Those in ``migrations/versions``, oldest first."""
 
 HEAD = REVISIONS[-1]
-"""The revision that ``orchdb.tables`` and the schema file describe."""
+"""The revision that ``orchdb.schema.tables`` and the schema file describe."""
 
 VERSION_TABLE = "orchdb_version"
 _REVISION = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608

@@ -67,7 +67,7 @@ class SqliteBackend(Backend):
         self._process = os.getpid()
         self._folder: PrivateFolder | None = None
         if url.database == MEMORY:
-            # A private file: readers and writer work as on any other.
+            # A private file: reading and writing work as on any other.
             self._folder = PrivateFolder()
             url = url.set(database=str(self._folder.path / "memory.db"))
         # SQLite keeps the WAL beside the file that a link points to, so that file is the one to create and to watch.

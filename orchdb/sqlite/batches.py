@@ -22,7 +22,7 @@ from orchdb.sqlite.foreign_triggers import COMMIT, ROLLBACK, SqliteConnection
 from orchdb.sqlite.jobs import Failure, Job, attempt
 
 NOT_RUN = object()
-"""In place of a result: the lock was not to be had, and the work can be tried again."""
+"""In place of a result: the lock was not to be had, and the job can be tried again."""
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -76,7 +76,7 @@ def run_batch(
 
 
 def run_bulk(batch: Sequence[Entry], guard: Callable[[], None], connection: SqliteConnection) -> list[Any]:
-    """What ``run_batch`` gives, for one work of many rows.
+    """What ``run_batch`` gives, for one job of many rows.
 
     For each row SQLite keeps the pages as they were, in case that the row fails: in a temporary file from the first
     64 kB on, which was measured to take half the time of a bulk. In memory it is no more than what one row changes.

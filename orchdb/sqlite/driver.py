@@ -21,7 +21,7 @@ async def driver_connection(connection: AsyncConnection) -> DriverConnection:
     return DriverConnection(connection, (await connection.get_raw_connection()).driver_connection)
 
 
-_CLOSED = "the manager was closed while this waited"
+CLOSED = "the manager was closed while this waited"
 
 
 def set_result(future: asyncio.Future[Any], result: Any) -> None:
@@ -61,7 +61,7 @@ class DriverConnection:
         self._driver._tx.put_nowait((None, run))
 
     async def call(self, job: Job) -> Any:
-        """The result of the work, waited for to the end."""
+        """The result of the job, waited for to the end."""
         future: asyncio.Future[Any] = self._loop.create_future()
         self.post(partial(attempt, job), partial(set_result, future))
         return await shielded(future)
@@ -84,4 +84,4 @@ class DriverConnection:
 
 def closed() -> NotConnectedError:
     """The failure of what was still waiting when the manager was closed."""
-    return NotConnectedError(_CLOSED)
+    return NotConnectedError(CLOSED)

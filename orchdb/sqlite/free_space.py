@@ -57,8 +57,8 @@ async def give_back(read: Run, write: Run, now: Run, patience: float) -> None:
 
     Args:
         read: Runs work on a connection that reads.
-        write: Runs work in the writer's queue.
-        now: Runs work on the writer's connection as soon as its thread is free.
+        write: Runs a job in the write queue.
+        now: Runs a job on the connection that writes as soon as its thread is free.
         patience: Seconds to wait, all in all, for those who keep the WAL from being written to the file.
     """
     deadline = steady() + patience

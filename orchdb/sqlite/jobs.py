@@ -21,7 +21,7 @@ class Job(ABC):
 
     Attributes:
         is_bulk: Whether it is several statements, which stand or fall together.
-        merge_key: The same object in works that ``run_merged`` can run as one; ``None`` if this one runs by itself.
+        merge_key: The same object in jobs that ``run_merged`` can run as one; ``None`` if this one runs by itself.
     """
 
     is_bulk = False
@@ -32,11 +32,11 @@ class Job(ABC):
         """Run it; the result is the caller's."""
 
     def run_merged(self, jobs: Sequence[Any], connection: SqliteConnection) -> list[Any] | None:
-        """The results of works that are alike; ``None`` if it cannot be told what each of them gave."""
+        """The results of jobs that are alike; ``None`` if it cannot be told what each of them gave."""
         return None
 
     def explained(self, error: Exception, connection: SqliteConnection) -> Exception:
-        """The error that says more of why the work failed, if there is more to say."""
+        """The error that says more of why the job failed, if there is more to say."""
         return error
 
 
@@ -48,12 +48,12 @@ class Failure:
 
 
 def attempt(job: Job, connection: SqliteConnection, *, alone: bool = False) -> Any:
-    """The result of the work or its failure; work of several statements is undone as a whole.
+    """The result of the job or its failure; a job of several statements is undone as a whole.
 
     Args:
         job: What to run.
         connection: Where to run it.
-        alone: Whether work of several statements has a transaction for itself, which the caller rolls back.
+        alone: Whether a job of several statements has a transaction for itself, which the caller rolls back.
     """
     try:
         if not job.is_bulk or alone:

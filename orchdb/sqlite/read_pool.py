@@ -33,7 +33,7 @@ class ReadPool:
         self._loop = asyncio.get_running_loop()
 
     async def run(self, job: Job) -> Any:
-        """The result of the work; one that is cancelled is interrupted."""
+        """The result of the job; one that is cancelled is interrupted."""
         conn = self._idle.pop() if self._idle else await self._another()
         future: asyncio.Future[Any] = self._loop.create_future()
         conn.running = future

@@ -72,7 +72,7 @@ class Check(Job):
 
 
 class SqliteTransaction(BackendTransaction):
-    """A transaction that holds the writer's connection."""
+    """A transaction that holds the connection that writes."""
 
     def __init__(self, writer: WriteQueue, engine: AsyncEngine, guard: FileGuard) -> None:
         self._writes = writer

@@ -3,7 +3,7 @@
 A hop to the thread that owns a connection costs more than the statement it carries. So all waiting writes go
 together: one hop runs ``BEGIN IMMEDIATE``, the writes, and ``COMMIT``; each caller's ``await`` returns after the commit
 that holds its row. (A statement that waits alone is a transaction by itself.) A write that fails is undone alone, and
-only its caller hears of it: ``orchdb.batches`` is what runs in the thread.
+only its caller hears of it: ``orchdb.sqlite.batches`` is what runs in the thread.
 
 What is waiting can be cancelled at once and then never runs. What has been handed to the thread runs to its end, even
 if its caller is cancelled meanwhile: such a write may or may not have been applied. Nobody waits inside SQLite for a
@@ -28,7 +28,7 @@ from orchdb.concurrency import PAUSE_SECONDS, Waiters
 from orchdb.driver_errors import own
 from orchdb.errors import NotConnectedError, OperationError
 from orchdb.sqlite.batches import NOT_RUN, Entry, run_batch, run_bulk, with_checkpoints
-from orchdb.sqlite.driver import _CLOSED, DriverConnection, closed, set_result
+from orchdb.sqlite.driver import CLOSED, DriverConnection, closed, set_result
 from orchdb.sqlite.files import FileGuard
 from orchdb.sqlite.foreign_triggers import SqliteConnection
 from orchdb.sqlite.jobs import Failure, Job
@@ -67,7 +67,7 @@ class WriteQueue:
         self._sweeper: Timer | None = None
 
     def run(self, job: Job) -> Awaitable[Any]:
-        """The result of the work, after the commit that holds it."""
+        """The result of the job, after the commit that holds it."""
         # Not async itself: on the path of every write a coroutine more would cost.
         return self._run_in_turn(job) if self._full() else self._enqueue(job)
 
@@ -95,7 +95,7 @@ class WriteQueue:
         """Fail everything that still waits."""
         for entry in self._waiting:
             set_result(entry.future, Failure(closed()))
-        self._waiters.fail_all(NotConnectedError, _CLOSED)
+        self._waiters.fail_all(NotConnectedError, CLOSED)
 
     def abandon(self) -> None:
         """Take nothing more: the connection is about to be closed."""
