@@ -68,7 +68,7 @@ class HighWatermark(NamedTuple):
     Attributes:
         newest: The highest id that there is; 0 if there is none.
         writers: The transactions that may still add a line with a lower one.
-        gaps: Where the high watermark is to begin from: the ranges of lower ids, first and last, that such a line may have.
+        gaps: Where a tail is to begin: the ranges of lower ids, first and last, that such a line may have.
     """
 
     newest: int

@@ -1,7 +1,7 @@
 """How: runs a statement, times and logs it, and turns failures into orchdb's errors.
 
-These calls are the only way to the database. ``Executor`` says what they do; ``TransactionExecutor`` runs them all in one
-transaction, and ``orchdb.database.Database`` each in one of its own.
+``Executor`` has the calls that are the only way to the database: ``TransactionExecutor`` runs them in one transaction,
+and ``orchdb.database.Database`` each in one of its own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The connections to a Postgres server that are in use: SQLAlchemy's pool lends them, and statements go to the driver.
 
 A statement of its own is one round trip: SQLAlchemy's connection would add BEGIN and COMMIT, two more. So the pool's
-connections are kept in a ``DriverConnection`` while they are in use or have just been, and the compiled statement goes straight to the
-driver's connection, which commits by itself.
+connections are kept in a ``DriverConnection`` while they are in use or have just been, and the compiled statement goes
+straight to the driver's connection, which commits by itself.
 """
 
 from __future__ import annotations

@@ -58,15 +58,17 @@ def hosts_of(
 
 async def connect_by_libpq(*parameters: Any, **arguments: Any) -> Any:
     """psycopg's connection: libpq knows what several hosts mean."""
-    ours: Any = import_module("orchdb.psycopg_cancelling")  # only where it is used
-    return await in_time(ours.CancellingConnection.connect(*parameters, **arguments))
+    from orchdb.postgres.psycopg_cancelling import CancellingConnection  # noqa: PLC0415  # only where it is used
+
+    return await in_time(CancellingConnection.connect(*parameters, **arguments))
 
 
 async def connect_to_first(hosts: Sequence[Host], attributes: str, *, shuffled: bool, **arguments: Any) -> Any:
     """asyncpg's connection to the first host that can be reached and whose session is as it should be."""
-    asyncpg: Any = import_module("asyncpg")  # only where it is used
-    arguments["connection_class"] = import_module("orchdb.asyncpg_cancelling").CancellingConnection
+    from orchdb.postgres.asyncpg_cancelling import CancellingConnection  # noqa: PLC0415  # only where it is used
 
+    asyncpg: Any = import_module("asyncpg")
+    arguments["connection_class"] = CancellingConnection
     order = random.sample(hosts, len(hosts)) if shuffled else list(hosts)
     wanted = ["standby", "any"] if attributes == "prefer-standby" else [attributes]
     failures: list[tuple[Host, BaseException]] = []

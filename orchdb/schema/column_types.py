@@ -1,7 +1,7 @@
 """The column types: what a value is in Python, in SQLite and in Postgres, and which check it passes on its way in.
 
-Each type checks with a function of ``orchdb.schema.values`` and knows the column it stands in, so that an error names it. They
-work in any SQLAlchemy statement on orchdb's tables, the caller's own included.
+Each type checks with a function of ``orchdb.schema.values`` and knows the column it stands in, so that an error names
+it. They work in any SQLAlchemy statement on orchdb's tables, the caller's own included.
 """
 
 from __future__ import annotations

@@ -21,14 +21,17 @@ from orchdb import AgentChanges, DatabaseManager, OrchestratorAgentChanges, Prom
 from orchdb.cli import main
 from orchdb.cli.application import COMMANDS
 
+INTERNAL = ("arguments", "in_turn", "log_numbers", "page", "table_statements")
+"""Of the operations: what they share, and callers never see."""
 MODULES: tuple[ModuleType, ...] = (
     *(importlib.import_module(f"orchdb.{name}") for name in ("cursors", "errors", "manager", "models", "rows")),
-    *(importlib.import_module(f"orchdb.{name}") for name in ("naive_times", "scaffold.configuration")),
+    *(importlib.import_module(f"orchdb.{name}") for name in ("schema.naive_times", "scaffold.configuration")),
     importlib.import_module("orchdb.scaffold.service"),
     importlib.import_module("orchdb.operations"),
     *(
         importlib.import_module(f"orchdb.operations.{module.name}")
         for module in pkgutil.iter_modules(orchdb.operations.__path__)
+        if module.name not in INTERNAL
     ),
 )
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises")

@@ -1,0 +1,1 @@
+"""What is stored: the tables, what a value may be on both engines, and the revisions that lead here."""
