@@ -37,6 +37,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[_SHARED] = str(place)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """The tests wait more than they compute."""
+    return min(3 * (os.cpu_count() or 1), 12)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is slow comes first: nobody waits for it at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
