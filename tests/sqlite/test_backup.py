@@ -122,7 +122,8 @@ async def test_a_path_that_cannot_be_is_a_clear_error(tmp_path: Path) -> None:
         assert "Not a directory" in await said(db, tmp_path / "file" / "copy.db")
         assert "File name too long" in await said(db, tmp_path / ("x" * 300))
         assert "no path" in await said(db, f"{tmp_path}/a\0b")
-        assert "exists already" in await said(db, "")
+        with pytest.raises(InvalidValueError, match="must not be empty"):
+            await db.backup("")
     assert names(tmp_path) == {"data", "file"}
 
 
