@@ -107,10 +107,11 @@ def _copy(folder: Path, head: str, revisions: tuple[str, ...]) -> Version:
     shutil.copytree(shipped("migrations"), package / "migrations", ignore=without, dirs_exist_ok=True)
     ini = shipped("alembic.ini").read_text(encoding="utf-8")
     (package / "alembic.ini").write_text(ini.replace("orchdb:../migrations", "orchdb:migrations"), encoding="utf-8")
-    source = (package / "versions.py").read_text(encoding="utf-8")
+    module = package / "schema" / "revisions.py"
+    source = module.read_text(encoding="utf-8")
     source, found = re.subn(r"(?m)^REVISIONS = \([^)]*\)", f"REVISIONS = {revisions}", source)
     assert found == 1
-    (package / "versions.py").write_text(source, encoding="utf-8")
+    module.write_text(source, encoding="utf-8")
     return Version(head, folder, package / "alembic.ini")
 
 
