@@ -286,10 +286,12 @@ async def test_a_deadlock_is_resolved_without_a_call_lost(server: Server, driver
         definition = await db.create_orchestrator_agent("scout")
         one, two = [await db.create_agent(definition, "session") for _ in range(2)]
 
+        meeting = asyncio.Barrier(2)
+
         async def cross(first: str, second: str) -> None:
             async with db.transaction() as tx:
                 await tx.add_agent_cost(first, 1)
-                await asyncio.sleep(0.05)
+                await meeting.wait()  # from here on each waits for the other
                 await tx.add_agent_cost(second, 1)
 
         results = await asyncio.gather(cross(one, two), cross(two, one), return_exceptions=True)
