@@ -161,9 +161,7 @@ def test_what_asyncpg_cannot_do_is_refused_by_name(query: str, monkeypatch: pyte
     with pytest.raises(InvalidValueError, match=f"{name}.*postgresql\\+psycopg"):
         DatabaseManager(f"postgresql+asyncpg://u:pw@h/db?{query}")
     assert "+psycopg" in repr(DatabaseManager(f"postgresql://u:pw@h/db?{query}"))
-    monkeypatch.setattr(
-        "orchdb.location.find_spec", lambda name: None if name == "psycopg" else find_spec(name)
-    )
+    monkeypatch.setattr("orchdb.location.find_spec", lambda name: None if name == "psycopg" else find_spec(name))
     with pytest.raises(InvalidValueError, match=f"{name}.*orchdb\\[psycopg\\]"):
         DatabaseManager(f"postgresql://u:pw@h/db?{query}")
 
