@@ -103,7 +103,7 @@ class WriteQueue:
         self.fail_all()
 
     def _full(self) -> bool:
-        return len(self._waiting) >= MAX_WAITING or bool(self._waiters)
+        return len(self._waiting) >= MAX_WAITING or bool(self._waiters.turns)
 
     async def _run_in_turn(self, job: Job) -> Any:
         await self._waiters.wait()
@@ -175,7 +175,9 @@ class WriteQueue:
                 continue
             if isinstance(result, Failure):
                 self.guard.note_error(result.error)
-            set_result(entry.future, result)
+                set_result(entry.future, result)
+            elif not entry.future.done():  # nearly every one: no call for it
+                entry.future.set_result(result)
         if again:
             self._waiting.extendleft(reversed(again))
             self._drop_the_dead()
