@@ -111,18 +111,22 @@ def in_thread(work: Callable[[], Result]) -> asyncio.Future[Result]:
 
 
 class Waiters:
-    """Those who wait for room."""
+    """Those who wait for room.
+
+    Attributes:
+        turns: One for each: whoever looks for the first on every call looks here.
+    """
 
     def __init__(self) -> None:
-        self._turns: deque[asyncio.Future[None]] = deque()
+        self.turns: deque[asyncio.Future[None]] = deque()
 
     def __bool__(self) -> bool:
-        return bool(self._turns)
+        return bool(self.turns)
 
     async def wait(self) -> None:
         """Return when there is room."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._turns.append(turn)
+        self.turns.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
@@ -132,18 +136,18 @@ class Waiters:
 
     def wake(self, room: int) -> None:
         """Let so many in, or all there are."""
-        while self._turns and room > 0:
-            turn = self._turns.popleft()
+        while self.turns and room > 0:
+            turn = self.turns.popleft()
             if not turn.done():
                 turn.set_result(None)
                 room -= 1
 
     def fail_all(self, error: type[OrchdbError], message: str) -> None:
         """Let the wait of everyone fail."""
-        for turn in self._turns:
+        for turn in self.turns:
             if not turn.done():
                 turn.set_exception(error(message))
-        self._turns.clear()
+        self.turns.clear()
 
 
 PAUSE_SECONDS = (0.001, 0.020)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from functools import partial
 from typing import Any, Protocol
 
 from sqlalchemy import TIMESTAMP, UUID, BigInteger, ColumnElement, Dialect, Double, Integer, Text
@@ -52,7 +51,12 @@ class CheckedType(TypeDecorator[Any]):
         return self.on_sqlite if _is_sqlite(dialect) else self.on_postgres
 
     def bind_processor(self, dialect: Dialect) -> Processor | None:
-        return partial(self.check(dialect), column=self.column)
+        check, column = self.check(dialect), self.column
+
+        def checked(value: Any) -> Any:
+            return check(value, column)
+
+        return checked  # a partial with a keyword takes twice the time, 0.1 µs more, and a row has six values
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
         return None
@@ -140,7 +144,7 @@ class Identifier(CheckedType):
     on_postgres = UUID(as_uuid=False)
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
-        return partial(values.foreign_key, only_uuid=not _is_sqlite(dialect))
+        return values.foreign_key if _is_sqlite(dialect) else values.foreign_uuid
 
     def looked_up(self) -> CheckedType:
         return LookedUpIdentifier()
@@ -153,7 +157,7 @@ class LookedUpIdentifier(Identifier):
     """An id in a WHERE clause: a malformed one means that there is no such row."""
 
     def bind_processor(self, dialect: Dialect) -> Processor | None:
-        return partial(values.looked_up_id, only_uuid=not _is_sqlite(dialect))
+        return values.looked_up_id if _is_sqlite(dialect) else values.looked_up_uuid
 
 
 class RowNumber(CheckedType):

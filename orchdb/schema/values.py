@@ -62,20 +62,28 @@ def new_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def looked_up_id(value: object, *, only_uuid: bool) -> str:
-    """The id as the engine compares it.
+def looked_up_id(value: object) -> str:
+    """The id as the engine compares it, where an id may be any text.
 
     Raises:
         NoSuchRowError: No row can have such an id.
     """
     if type(value) is not str:
         value = str(value) if isinstance(value, (str, uuid.UUID)) else "\0"
-    if only_uuid and _CANONICAL_UUID.fullmatch(value):
-        return value
     if (not value.isascii() or "\0" in value) and UNPORTABLE.search(value):
         raise NoSuchRowError
-    # Where only a UUID can be bound, one that no row can have: as on SQLite, the statement then finds none.
-    return str(uuid.uuid4()) if only_uuid else value
+    return value
+
+
+def looked_up_uuid(value: object) -> str:
+    """The id as the engine compares it, where only a UUID can be bound.
+
+    Raises:
+        NoSuchRowError: No row can have such an id.
+    """
+    text = looked_up_id(value)
+    # In the place of another text one that no row can have: as on SQLite, the statement then finds none.
+    return text if _CANONICAL_UUID.fullmatch(text) else str(uuid.uuid4())
 
 
 def decode_id(value: Any) -> Any:
@@ -83,21 +91,30 @@ def decode_id(value: Any) -> Any:
     return None if value is None else str(value)
 
 
-def foreign_key(value: object, column: str, *, only_uuid: bool) -> str | None:
-    """The id of a parent row.
+def foreign_key(value: object, column: str) -> str | None:
+    """The id of a parent row, where an id may be any text.
 
     Raises:
         InvalidValueError: The id holds a NUL or a lone surrogate.
         MissingParentError: No row can have such an id.
     """
+    if type(value) is str and value.isascii() and "\0" not in value:
+        return value
+    return _parent(value, column, looked_up_id)
+
+
+def foreign_uuid(value: object, column: str) -> str | None:
+    """What ``foreign_key`` gives, where only a UUID can be bound."""
+    return _parent(value, column, looked_up_uuid)
+
+
+def _parent(value: object, column: str, looked_up: Callable[[object], str]) -> str | None:
     if value is None:
         return None
-    if not only_uuid and type(value) is str and value.isascii() and "\0" not in value:
-        return value
     if isinstance(value, str):
         name(value, column)
     try:
-        return looked_up_id(value, only_uuid=only_uuid)
+        return looked_up(value)
     except NoSuchRowError:
         pass
     raise MissingParentError(f"{column}: there is no row with this id", column=_bare(column))

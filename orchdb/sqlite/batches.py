@@ -20,6 +20,7 @@ from orchdb.errors import OperationError
 from orchdb.sqlite.files import temp_store
 from orchdb.sqlite.foreign_triggers import COMMIT, ROLLBACK, SqliteConnection
 from orchdb.sqlite.jobs import Failure, Job, attempt
+from orchdb.statements import ROWS_AT_ONCE
 
 NOT_RUN = object()
 """In place of a result: the lock was not to be had, and the job can be tried again."""
@@ -75,18 +76,28 @@ def run_batch(
     return one_by_one
 
 
-def run_bulk(batch: Sequence[Entry], guard: Callable[[], None], connection: SqliteConnection) -> list[Any]:
-    """What ``run_batch`` gives, for one job of many rows.
+def adds_many(batch: Sequence[Entry]) -> bool:
+    """Whether the batch is one for ``run_bulk``: a job of many rows, or the same insert many times."""
+    first = batch[0].job
+    if first is None or first.is_bulk or len(batch) < ROWS_AT_ONCE or not first.adds_one:
+        return first is not None and first.is_bulk
+    return len({entry.job and entry.job.merge_key for entry in batch}) == 1
 
-    For each row SQLite keeps the pages as they were, in case that the row fails: in a temporary file from the first
-    64 kB on, which was measured to take half the time of a bulk. In memory it is no more than what one row changes.
+
+def run_bulk(batch: Sequence[Entry], guard: Callable[[], None], connection: SqliteConnection) -> list[Any]:
+    """What ``run_batch`` gives, for many rows that are added.
+
+    For each statement SQLite keeps the pages as they were, in case that it fails: in a temporary file from the first
+    64 kB on, which was measured to take half the time of a bulk. In memory it is no more than what a few rows change.
     Not for all writes: what one deletion takes along may be any number of pages.
     """
     _undo(connection)  # the setting cannot change inside a transaction
     connection.execute("PRAGMA temp_store = 2").close()
+    connection.undoes_in_memory = True
     try:
         return run_batch(batch, guard, connection)
     finally:
+        connection.undoes_in_memory = False
         with contextlib.suppress(sqlite3.Error):  # what was committed is committed
             connection.execute(f"PRAGMA temp_store = {temp_store()}").close()
 

@@ -75,7 +75,13 @@ class ForeignTriggers:
 
 
 class SqliteConnection(sqlite3.Connection):
-    """A connection that knows of the triggers of other programs, once it ``looks_out`` for them."""
+    """A connection that knows of the triggers of other programs, once it ``looks_out`` for them.
+
+    Attributes:
+        undoes_in_memory: Whether what SQLite keeps for the undoing of a statement needs no file, whatever its size.
+    """
+
+    undoes_in_memory = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -6,6 +6,7 @@ import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any
 
 from orchdb.backend import StatementResult
@@ -13,7 +14,10 @@ from orchdb.driver_errors import sqlite_code
 from orchdb.schema.spellings import decode_text
 from orchdb.sqlite.foreign_triggers import SqliteConnection, trust_known_modules
 from orchdb.sqlite.refusals import explained, skipped
-from orchdb.statements import CompiledStatement, Parameters, all_rows
+from orchdb.statements import ROWS_AT_ONCE, CompiledStatement, Parameters, all_rows
+
+_LONG = 100_000
+"""Characters, of ``ROWS_AT_ONCE`` rows together."""
 
 
 class Job(ABC):
@@ -26,6 +30,11 @@ class Job(ABC):
 
     is_bulk = False
     merge_key: object | None = None
+
+    @property
+    def adds_one(self) -> bool:
+        """Whether it inserts one row and does nothing else."""
+        return False
 
     @abstractmethod
     def __call__(self, connection: SqliteConnection) -> Any:
@@ -80,6 +89,10 @@ class OneStatement(Job):
         self._parameters = parameters
         self.merge_key = compiled if compiled.changes_one else None
 
+    @property
+    def adds_one(self) -> bool:
+        return self._prepared.adds_one
+
     def __call__(self, connection: SqliteConnection) -> StatementResult:
         triggers = connection.foreign_triggers
         triggers.ours, triggers.met = True, False
@@ -121,14 +134,15 @@ class OneStatement(Job):
         triggers.ours = True
         compiled = self._prepared
         try:
-            cursor = connection.executemany(compiled.sql, [job._parameters for job in jobs])
+            changed = _run_rows(compiled, [job._parameters for job in jobs], connection)
         finally:
             triggers.ours = False
-        if cursor.rowcount != len(jobs):  # one of them found no row
+        if changed != len(jobs):  # one of them found no row
             return None
         if not compiled.numbered:
             return [StatementResult([], 1)] * len(jobs)
-        return [StatementResult([], 1, number) for number in _last_ids(len(jobs), connection)]
+        # By map: a third of the time of a comprehension.
+        return [*map(StatementResult, repeat([]), repeat(1), _last_ids(len(jobs), connection))]
 
     def explained(self, error: Exception, connection: SqliteConnection) -> Exception:
         return explained(error, self._prepared, [self._parameters], connection)
@@ -186,7 +200,7 @@ class ManyRows(Job):
         raise self.explained(failure, connection)
 
     def _at_once(self, connection: SqliteConnection) -> list[int]:
-        connection.executemany(self._prepared.sql, self._parameters)
+        _run_rows(self._prepared, self._parameters, connection)
         return list(_last_ids(len(self._parameters), connection)) if self._prepared.numbered else []
 
     def _one_by_one(self, connection: SqliteConnection) -> list[int]:
@@ -201,6 +215,24 @@ class ManyRows(Job):
 
     def explained(self, error: Exception, connection: SqliteConnection) -> Exception:
         return explained(error, self._prepared, self._parameters, connection)
+
+
+def _run_rows(compiled: CompiledStatement, rows: Sequence[Parameters], connection: SqliteConnection) -> int:
+    """Run the statement for each of the rows; how many rows of the table it changed.
+
+    Before each insert SQLite copies the pages that it is about to change, in case that it fails. Where many rows go
+    into one, which was measured to take three quarters of the time, the pages that they share are copied once.
+    """
+    changed = done = 0
+    while compiled.sql_of_rows and connection.undoes_in_memory and len(rows) - done >= ROWS_AT_ONCE:
+        values: list[Any] = [*chain.from_iterable(rows[done : done + ROWS_AT_ONCE])]
+        # SQLite lays the rows aside before it inserts them: with long ones that costs more than it saves.
+        if sum(len(value) for value in values if type(value) is str) > _LONG:
+            break
+        changed += connection.execute(compiled.sql_of_rows, values).rowcount
+        done += ROWS_AT_ONCE
+    rest = rows[done:] if done else rows
+    return changed + connection.executemany(compiled.sql, rest).rowcount if rest else changed
 
 
 def _allowed_now(error: Exception, connection: SqliteConnection) -> bool:

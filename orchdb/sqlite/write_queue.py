@@ -27,7 +27,7 @@ from orchdb.clocks import Timer, call_later, steady
 from orchdb.concurrency import PAUSE_SECONDS, Waiters
 from orchdb.driver_errors import own
 from orchdb.errors import NotConnectedError, OperationError
-from orchdb.sqlite.batches import NOT_RUN, Entry, run_batch, run_bulk, with_checkpoints
+from orchdb.sqlite.batches import NOT_RUN, Entry, adds_many, run_batch, run_bulk, with_checkpoints
 from orchdb.sqlite.driver import CLOSED, DriverConnection, closed, set_result
 from orchdb.sqlite.files import FileGuard
 from orchdb.sqlite.foreign_triggers import SqliteConnection
@@ -103,7 +103,7 @@ class WriteQueue:
         self.fail_all()
 
     def _full(self) -> bool:
-        return len(self._waiting) >= MAX_WAITING or bool(self._waiters)
+        return len(self._waiting) >= MAX_WAITING or bool(self._waiters.turns)
 
     async def _run_in_turn(self, job: Job) -> Any:
         await self._waiters.wait()
@@ -138,8 +138,7 @@ class WriteQueue:
 
     def _job(self, batch: list[Entry]) -> Callable[[SqliteConnection], Any]:
         """What the thread does."""
-        bulk = batch[0].job is not None and batch[0].job.is_bulk
-        job = partial(run_bulk if bulk else run_batch, batch, self.guard.check)
+        job = partial(run_bulk if adds_many(batch) else run_batch, batch, self.guard.check)
         pages = CHECKPOINT_PAGES if len(batch) < _SHARED_BY else _CHECKPOINT_PAGES_SHARED
         if pages == self._pages:
             return job
@@ -175,7 +174,9 @@ class WriteQueue:
                 continue
             if isinstance(result, Failure):
                 self.guard.note_error(result.error)
-            set_result(entry.future, result)
+                set_result(entry.future, result)
+            elif not entry.future.done():  # nearly every one: no call for it
+                entry.future.set_result(result)
         if again:
             self._waiting.extendleft(reversed(again))
             self._drop_the_dead()
