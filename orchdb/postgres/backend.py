@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Table, event
+from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from orchdb.backend import Backend, BackendTransaction, HighWatermark, StatementResult
@@ -19,7 +19,6 @@ from orchdb.concurrency import begun, shielded, until_free
 from orchdb.connections import SharedConnection
 from orchdb.driver_errors import sqlstate
 from orchdb.errors import OperationError
-from orchdb.own_statements import refuse_ends
 from orchdb.postgres import high_watermarks
 from orchdb.postgres.drivers import AsyncpgConnection, DriverConnection, PsycopgConnection
 from orchdb.postgres.insert_queue import InsertQueue
@@ -70,7 +69,6 @@ class PostgresBackend(Backend):
     def _make_engines(self) -> None:
         size = self._settings.options.pool_size
         self._engine = self._read_engine = self._settings.engine(size, read_only=self._read_only)
-        event.listen(self._engine.sync_engine, "before_cursor_execute", refuse_ends)
         if self._read_settings is not self._settings:
             self._read_engine = self._read_settings.engine(size, read_only=True)
         self._caller_engine = self._read_settings.engine(1, read_only=True)
