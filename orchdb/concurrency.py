@@ -67,14 +67,15 @@ async def once_cancelled(function: Callable[[], Awaitable[Result]]) -> Result:
     """
     work = _OnceCancelled(_called(function), loop=asyncio.get_running_loop())
     try:
-        await asyncio.wait((work,))
-    except asyncio.CancelledError:
-        work.cancel()
-        await shielded(asyncio.wait((work,)))
-        if not work.cancelled():
-            work.exception()  # retrieved, so that asyncio does not report it as forgotten
-        raise
-    return work.result()
+        # The task itself, for asyncio.wait takes more turns of the loop: what cancels the caller cancels it once.
+        result = await work
+    except Exception:
+        if not work.cancelling():
+            raise
+    else:
+        if not work.cancelling():
+            return result
+    raise asyncio.CancelledError
 
 
 async def shielded(awaitable: Awaitable[Result]) -> Result:

@@ -66,7 +66,7 @@ class _PatientConnection(_BufferedConnection):
         return await once_cancelled(partial(super().run_sync, *args, **options))
 
 
-class SharedConnection(_PatientConnection):
+class SharedConnection(_BufferedConnection):
     """A connection to a server that the caller's tasks share, for reading.
 
     A statement outside a transaction that the caller began stands for itself: it waits for the others, and it is run
@@ -89,7 +89,7 @@ class SharedConnection(_PatientConnection):
     async def _by_itself(self, run: Callable[[], Awaitable[Any]]) -> Any:
         async with self._turn:
             if self.in_transaction():
-                return await run()
+                return await once_cancelled(run)
             try:
                 return await self._once(run)
             except DBAPIError as error:
@@ -99,7 +99,7 @@ class SharedConnection(_PatientConnection):
 
     async def _once(self, run: Callable[[], Awaitable[Any]]) -> Any:
         try:
-            result = await run()
+            result = await once_cancelled(run)
             await super().commit()
         except BaseException:
             await shielded(super().rollback())

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, RootTransaction
+from sqlalchemy import Connection, RootTransaction, event
 
 from orchdb.errors import OperationError
 
@@ -37,6 +37,9 @@ def hold(connection: Connection) -> None:
     """Refuse what would end the connection's transaction, also to whoever has the connection itself."""
     for name in ("commit", "rollback", "close"):
         setattr(connection, name, refuse)
+    # On the connection, and not for all of the engine's: a listener costs each statement, and most blocks have no own.
+    if not event.contains(connection, "before_cursor_execute", refuse_ends):
+        event.listen(connection, "before_cursor_execute", refuse_ends)
     if (transaction := connection.get_transaction()) is not None:
         transaction.__class__ = _HeldTransaction
 

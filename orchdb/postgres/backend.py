@@ -7,28 +7,26 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Table, event
+from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from orchdb.backend import Backend, BackendTransaction, HighWatermark, StatementResult
 from orchdb.clocks import pause
-from orchdb.concurrency import begun, shielded, until_free
+from orchdb.concurrency import shielded, until_free
 from orchdb.connections import SharedConnection
 from orchdb.driver_errors import sqlstate
 from orchdb.errors import OperationError
-from orchdb.own_statements import refuse_ends
 from orchdb.postgres import high_watermarks
-from orchdb.postgres.drivers import AsyncpgConnection, DriverConnection, PsycopgConnection
+from orchdb.postgres.connecting import Endings, connect, open_driver_connection
+from orchdb.postgres.drivers import DriverConnection
 from orchdb.postgres.insert_queue import InsertQueue
 from orchdb.postgres.pool import ConnectionPool
 from orchdb.postgres.schema_lookup import look
 from orchdb.postgres.sequences import catch_up, is_behind
 from orchdb.postgres.settings import PostgresSettings
 from orchdb.postgres.transaction import PostgresTransaction
-from orchdb.raising import raised_as
 from orchdb.schema import revisions
 from orchdb.statements import CompiledStatement, Parameters
 
@@ -38,9 +36,6 @@ RETRY_SECONDS = (0.005, 0.05)
 _TRY_AGAIN = frozenset({"40001", "40P01"})
 _TRY_ON_ANOTHER = frozenset({"0A000", "26000"})
 
-
-Endings = set[asyncio.Future[None]]
-"""Of connections that nobody waits for any more: until they are closed."""
 
 _beginnings: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, set[asyncio.Future[HighWatermark]]]]
 _beginnings = WeakKeyDictionary()
@@ -70,7 +65,6 @@ class PostgresBackend(Backend):
     def _make_engines(self) -> None:
         size = self._settings.options.pool_size
         self._engine = self._read_engine = self._settings.engine(size, read_only=self._read_only)
-        event.listen(self._engine.sync_engine, "before_cursor_execute", refuse_ends)
         if self._read_settings is not self._settings:
             self._read_engine = self._read_settings.engine(size, read_only=True)
         self._caller_engine = self._read_settings.engine(1, read_only=True)
@@ -85,14 +79,14 @@ class PostgresBackend(Backend):
     async def _open(self) -> None:
         self.beginnings = self._beginnings = _beginnings_at(self._settings.address)
         await until_free(self._prepare_schema, self._settings.options.lock_timeout, _is_busy)
-        self._pool = self._read_lanes = self._new_pool(self._settings, self._engine)
+        self._pool = self._read_pool = self._new_pool(self._settings, self._engine)
         self._inserts = InsertQueue(self._pool, self._write, self.begun)
         if self._read_engine is not self._engine:
-            self._read_lanes = self._new_pool(self._read_settings, self._read_engine)
+            self._read_pool = self._new_pool(self._read_settings, self._read_engine)
         await self._open_connection()
 
     async def _open_connection(self) -> None:
-        connection = await _connect(self._read_settings, SharedConnection(self._caller_engine), self._endings)
+        connection = await connect(self._read_settings, SharedConnection(self._caller_engine), self._endings)
         self._connection = connection
         if self._read_settings.pooler:
             # Read-only by the transaction that each statement gets, because a session is nobody's there.
@@ -112,7 +106,7 @@ class PostgresBackend(Backend):
 
     async def _prepare_tables(self) -> str | None:
         """Make or upgrade the tables; or the schema to do so in, if without it they would be elsewhere or nowhere."""
-        connection = await _connect(self._settings, AsyncConnection(self._engine), self._endings)
+        connection = await connect(self._settings, AsyncConnection(self._engine), self._endings)
         try:
             # One snapshot: between two looks another process may have made the tables.
             await connection.execution_options(isolation_level="REPEATABLE READ")
@@ -134,7 +128,7 @@ class PostgresBackend(Backend):
     def _new_pool(self, settings: PostgresSettings, engine: AsyncEngine) -> ConnectionPool:
         options = settings.options
         pool = ConnectionPool(
-            partial(_open_driver_connection, settings, engine, self._endings), options.pool_size, options.pool_timeout
+            partial(open_driver_connection, settings, engine, self._endings), options.pool_size, options.pool_timeout
         )
         self._pools.append(pool)
         return pool
@@ -168,7 +162,7 @@ class PostgresBackend(Backend):
 
     # Not async themselves: on the path of every operation each coroutine more would cost.
     def read(self, compiled: CompiledStatement, parameters: Parameters) -> Awaitable[StatementResult]:
-        return self._single(self._read_lanes, compiled, parameters, reads=True)
+        return self._single(self._read_pool, compiled, parameters, reads=True)
 
     def read_newest(self, compiled: CompiledStatement, parameters: Parameters) -> Awaitable[StatementResult]:
         return self._single(self._pool, compiled, parameters, reads=True)
@@ -196,7 +190,7 @@ class PostgresBackend(Backend):
         # Those who have them may be about to commit, and wait for this.
         engine = self._settings.engine(1)
         try:
-            conn = await _open_driver_connection(self._settings, engine, self._endings)
+            conn = await open_driver_connection(self._settings, engine, self._endings)
             try:
                 return await self._begin_on(conn.run, table)
             finally:
@@ -309,49 +303,3 @@ def _is_busy(error: Exception) -> bool:
 def _again(conn: DriverConnection, error: Exception, *, reads: bool) -> bool:
     code = sqlstate(error)
     return code in _TRY_AGAIN or code in _TRY_ON_ANOTHER or (reads and conn.closed())
-
-
-async def _open_driver_connection(
-    settings: PostgresSettings, engine: AsyncEngine, endings: Endings
-) -> DriverConnection:
-    connection = await _connect(settings, AsyncConnection(engine), endings)
-    try:
-        raw: Any = await connection.get_raw_connection()
-        kind = AsyncpgConnection if settings.asyncpg else PsycopgConnection
-        limit = settings.options.statement_timeout
-        conn = kind(
-            connection, raw.driver_connection, raw.dbapi_connection, limit + settings.timeout if limit else None
-        )
-        conn.portals = not settings.pooler
-        await conn.set_autocommit(True)
-    except BaseException:
-        await shielded(connection.close())
-        raise
-    return conn
-
-
-async def _connect(settings: PostgresSettings, connection: AsyncConnection, endings: Endings) -> AsyncConnection:
-    """The connection, open.
-
-    Raises:
-        OperationError: The server cannot be reached or refuses; the message says where and why.
-    """
-    opening = begun(connection.start())
-    try:
-        with raised_as(Exception, settings.not_connected):
-            return await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        # Cut off while it is made it would leak; the caller does not wait for that.
-        ending = begun(_end_when_open(opening, connection))
-        endings.add(ending)
-        ending.add_done_callback(endings.discard)
-        raise
-
-
-async def _end_when_open(opening: asyncio.Future[AsyncConnection], connection: AsyncConnection) -> None:
-    try:
-        await opening
-    except Exception:  # whoever wanted it has gone
-        return
-    await connection.invalidate()
-    await connection.close()

@@ -58,14 +58,14 @@ def hosts_of(
 
 async def connect_by_libpq(*parameters: Any, **arguments: Any) -> Any:
     """psycopg's connection: libpq knows what several hosts mean."""
-    from orchdb.postgres.psycopg_cancelling import CancellingConnection  # noqa: PLC0415  # only where it is used
+    from orchdb.postgres.psycopg_driver import CancellingConnection  # noqa: PLC0415  # only where it is used
 
     return await in_time(CancellingConnection.connect(*parameters, **arguments))
 
 
 async def connect_to_first(hosts: Sequence[Host], attributes: str, *, shuffled: bool, **arguments: Any) -> Any:
     """asyncpg's connection to the first host that can be reached and whose session is as it should be."""
-    from orchdb.postgres.asyncpg_cancelling import CancellingConnection  # noqa: PLC0415  # only where it is used
+    from orchdb.postgres.asyncpg_driver import CancellingConnection  # noqa: PLC0415  # only where it is used
 
     asyncpg: Any = import_module("asyncpg")
     arguments["connection_class"] = CancellingConnection

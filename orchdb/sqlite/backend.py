@@ -26,7 +26,6 @@ from orchdb.connections import ShieldedConnection
 from orchdb.driver_errors import sqlite_code
 from orchdb.errors import OperationError
 from orchdb.location import MEMORY
-from orchdb.own_statements import refuse_ends
 from orchdb.raising import raised_as
 from orchdb.schema import revisions
 from orchdb.sqlite.backup import back_up, backed_up_beside
@@ -76,7 +75,6 @@ class SqliteBackend(Backend):
         self._frozen: Frozen | None = None
         self._write_engine = engine(file_uri(self.path, mode="rw"), 1, configure_writer(options.durability))
         event.listen(self._write_engine.sync_engine, "before_cursor_execute", _refuse_after_the_end)
-        event.listen(self._write_engine.sync_engine, "before_cursor_execute", refuse_ends)
         self._read_uri = file_uri(self.path, mode="ro" if read_only else "rw")
         self._read_engine = engine(self._read_uri, READERS + 1, configure_reader, "BEGIN")
         self.dialect = self._write_engine.dialect
