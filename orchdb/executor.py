@@ -32,7 +32,6 @@ Values = Mapping[str, Any]
 
 logger = logging.getLogger("orchdb")
 
-_NOTHING = StatementResult([], 0)
 _CHECKED_AT_A_TIME = 500
 
 
@@ -119,7 +118,7 @@ class Executor(ABC):
             finally:
                 self._leave()
         except NoSuchRowError:
-            return _NOTHING
+            return StatementResult([], 0)
         except Exception as error:  # whatever the driver raises, the caller gets one tree
             failure = failed(error, operation, statement.table)
         else:

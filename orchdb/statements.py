@@ -113,8 +113,9 @@ class CompiledStatement:
         rows = [dict(zip(keys, raw)) for raw in raws]  # noqa: B905  # which costs a fifth more, and the driver counts
         for key, decode in self._decoders:
             for row in rows:
-                if row[key] is not None:
-                    row[key] = decode(row[key])
+                value = row[key]
+                if value is not None:
+                    row[key] = decode(value)
         for key, kind, least, most, decode in self._numbers:  # nearly every one is just a number: no call for it
             for row in rows:
                 value = row[key]

@@ -105,6 +105,8 @@ def foreign_key(value: object, column: str) -> str | None:
 
 def foreign_uuid(value: object, column: str) -> str | None:
     """What ``foreign_key`` gives, where only a UUID can be bound."""
+    if type(value) is str and _CANONICAL_UUID.fullmatch(value):
+        return value
     return _parent(value, column, looked_up_uuid)
 
 

@@ -127,7 +127,8 @@ class WriteQueue:
     def _start(self) -> None:
         self._scheduled = False
         batch = self._next_batch()
-        self._waiters.wake(MAX_WAITING - len(self._waiting))
+        if self._waiters.turns:
+            self._waiters.wake(MAX_WAITING - len(self._waiting))
         self._busy = bool(batch or self._waiting)
         if batch:
             self._alone = len(batch) == 1

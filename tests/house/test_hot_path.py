@@ -29,8 +29,8 @@ pytestmark = pytest.mark.skipif(sys.flags.dev_mode, reason="the event loop's deb
 TASKS = 100
 EACH = 10
 CALLS = {
-    "sqlite": {"append": 122, "update": 145, "get": 190, "latest": 1170, "bulk": 30},
-    "asyncpg": {"append": 137, "update": 363, "get": 283, "latest": 2210, "bulk": 42},
+    "sqlite": {"append": 132, "update": 149, "get": 190, "latest": 1170, "bulk": 47},
+    "asyncpg": {"append": 156, "update": 363, "get": 283, "latest": 2210, "bulk": 62},
 }
 """The most calls of Python and C functions, on all threads together, for one operation or one row of a bulk."""
 
@@ -197,7 +197,7 @@ async def test_hops_and_statements_on_sqlite(tmp_path: Path, counts: Counts) -> 
         with counts.counting():
             await work.bulk()
         assert counts.each("hops", 1) == 1
-        assert counts.each("statements", 1) <= 7
+        assert counts.each("statements", 1000) <= 1 / 20
 
 
 async def test_what_sqlite_runs_after_each_insert_is_small(tmp_path: Path) -> None:

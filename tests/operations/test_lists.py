@@ -123,6 +123,12 @@ async def test_any_other_limit_or_offset_is_refused(filled: Filled, option: str)
         assert it.table in str(caught.value)
 
 
+async def test_a_list_for_an_id_that_no_row_can_have_is_the_callers_own(db: DatabaseManager) -> None:
+    found = await db.get_agent_logs("\0")
+    found.append(found)  # type: ignore[arg-type]  # what the caller does with the list is its own affair
+    assert await db.get_agent_logs("\0") == []
+
+
 @pytest.mark.parametrize("it", LISTS, ids=str)
 async def test_pages_by_cursor_hold_every_row_once(filled: Filled, it: List) -> None:
     for size in (1, 3, ROWS):

@@ -8,7 +8,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from orchdb import ConstraintError, DatabaseManager, MissingParentError, NotConnectedError
+import pytest
+
+from orchdb import (
+    ConstraintError,
+    DatabaseManager,
+    MissingParentError,
+    NewAgentLog,
+    NewSystemLog,
+    NotConnectedError,
+)
 from tests.support.databases import NO_ROW
 
 TOGETHER = 60
@@ -23,6 +32,44 @@ async def test_each_line_of_a_shared_commit_has_its_own_id_in_the_order_of_the_c
         rows = {row["id"]: row["message"] for row in await db.get_agent_logs(agent_id)}
         assert [rows[number] for number in ids] == names
     assert len(await db.get_agent_logs(agent_id)) == 2 * TOGETHER
+
+
+@pytest.mark.parametrize("together", [24, 25, 26, 50, 51, 120])
+async def test_long_lines_among_short_ones_keep_their_ids_and_their_values(
+    db: DatabaseManager, agent_id: str, together: int
+) -> None:
+    texts = [f"line {number}".ljust(150_000 if number in {30, 110} else 10, "x") for number in range(together)]
+    details = [
+        None if number % 3 else {"number": number, "text": "" if number % 2 else "ü"} for number in range(together)
+    ]
+    alone = await asyncio.gather(
+        *(db.create_agent_log(agent_id, "INFO", "t", *line) for line in zip(texts, details, strict=True))
+    )
+    items: list[NewAgentLog] = [
+        {"agent_id": agent_id, "log_level": "INFO", "log_type": "t", "message": text, "details": value}
+        for text, value in zip(texts, details, strict=True)
+    ]
+    at_once = await db.create_agent_logs(items)
+    rows = {row["id"]: (row["message"], row["details"]) for row in await db.get_agent_logs(agent_id)}
+    for ids in (alone, at_once):
+        assert [rows[number] for number in ids] == list(zip(texts, details, strict=True))
+
+
+async def test_what_sqlite_keeps_for_an_undo_goes_to_memory_only_while_many_rows_are_added(tmp_path: Path) -> None:
+    async with DatabaseManager(tmp_path / "orchestrator.db") as db:
+        agent_id = await db.create_agent(await db.create_orchestrator_agent("scout"), "session-1")
+
+        async def setting() -> int:
+            async with db.transaction() as tx:
+                found: int = (await tx.conn.exec_driver_sql("PRAGMA temp_store")).scalar_one()
+            return found
+
+        before = await setting()
+        for last in (agent_id, NO_ROW):
+            targets = [agent_id] * TOGETHER + [last]
+            lines = (db.create_agent_log(target, "INFO", "milestone", "line") for target in targets)
+            await asyncio.gather(*lines, return_exceptions=True)
+            assert await setting() == before
 
 
 async def test_writes_of_different_kinds_keep_apart_in_a_shared_commit(db: DatabaseManager, agent_id: str) -> None:
@@ -85,6 +132,29 @@ async def test_a_trigger_of_another_program_that_skips_rows_moves_nobodys_id(tmp
     told = list(zip(results, messages, strict=True))
     assert rows == {number: message for number, message in told if message != "noise"}
     assert all(isinstance(result, ConstraintError) for result, message in told if message == "noise")
+
+
+async def test_a_trigger_of_another_program_that_comes_between_two_shared_commits_moves_nobodys_id(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "orchestrator.db"
+    async with DatabaseManager(path) as db:
+        for number in range(2):
+            lines = [f"line {number}.{place}" for place in range(2 * TOGETHER)]
+            bulk = await db.create_system_logs([_line(message) for message in lines])
+            ids = await asyncio.gather(*(db.create_system_log("INFO", "test", message) for message in lines))
+            rows = {row["id"]: row["message"] for row in await db.get_system_logs()}
+            assert [rows[place] for place in (*bulk, *ids)] == lines + lines
+            with closing(sqlite3.connect(path)) as other:
+                other.execute(
+                    f"CREATE TRIGGER echo{number} AFTER INSERT ON system_logs WHEN NEW.component = 'test' BEGIN "
+                    "INSERT INTO system_logs (log_level, component, message) VALUES ('INFO', 'echo', NEW.message); END"
+                )
+        assert len(rows) == 2 * len(lines) * 3
+
+
+def _line(message: str) -> NewSystemLog:
+    return {"log_level": "INFO", "component": "test", "message": message}
 
 
 async def test_each_write_that_a_closed_connection_refuses_gets_an_error_that_names_its_own_operation(
