@@ -1,8 +1,8 @@
 """What SQLite's one connection that writes does in its thread: the writes of a batch, in one transaction.
 
-Neighbours that are the same statement go through one ``executemany``; if one of them fails, the transaction is undone
-and run again with each by itself. So a write that fails is undone alone, and only its caller hears of it. If a
-transaction breaks as a whole, each of its writes gets one of its own.
+Neighbours that are the same statement run as one: an ``executemany``, or an insert of many rows. If one of them fails,
+the transaction is undone and run again with each by itself. So a write that fails is undone alone, and only its caller
+hears of it. If a transaction breaks as a whole, each of its writes gets one of its own.
 """
 
 from __future__ import annotations
