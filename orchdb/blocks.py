@@ -14,10 +14,9 @@ generators, callbacks. An engine's connection cannot defend itself against them,
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from inspect import CO_ASYNC_GENERATOR
+from inspect import CO_ASYNC_GENERATOR, currentframe
 from itertools import count
 from types import FrameType
 from typing import TypeVar
@@ -354,7 +353,7 @@ def _running_generators() -> frozenset[int]:
     Not those that are functions of ``asynccontextmanager``: what stands under their ``async with`` is inside them.
     """
     found: set[int] = set()
-    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    frame = currentframe()
     while frame is not None:
         if frame.f_code.co_flags & CO_ASYNC_GENERATOR and _module(frame.f_back) != "contextlib":
             found.add(id(frame))

@@ -166,7 +166,7 @@ class Database(Executor):
         if outer is not None:
             if not outer.around_this_call():
                 raise OperationError(_LEFT_OPEN, operation="transaction")
-            async with TransactionExecutor(outer.scope, self.dialect).part() as part:
+            async with TransactionExecutor(outer.scope, self.dialect).transaction() as part:
                 yield part
             return
         transaction = await self._observed("transaction", None, self._begin)

@@ -56,12 +56,11 @@ class CompiledStatement:
         self._required: list[str] = [
             bind.type.column if getattr(bind.type, "required", False) else "" for bind in binds
         ]
-        columns: Sequence[Any] = compiled._result_columns  # pyright: ignore[reportPrivateUsage]
-        self.returns_rows = bool(columns)
-        self._keys = [str(column.keyname) for column in columns]  # SQLAlchemy's own kind of text is no key for orjson
-        processors = [(str(column.keyname), _decoder(column.type, dialect)) for column in columns]
-        decoders = [(key, decode) for key, decode in processors if decode is not None]
-        plain: dict[str, Any] = {str(column.keyname): getattr(column.type, "plain", None) for column in columns}
+        types = _columns(statement)
+        self.returns_rows = bool(types)
+        self._keys = list(types)
+        decoders = [(key, decode) for key, kind in types.items() if (decode := _decoder(kind, dialect)) is not None]
+        plain: dict[str, Any] = {key: getattr(kind, "plain", None) for key, kind in types.items()}
         self._numbers = [(key, *plain[key], decode) for key, decode in decoders if plain[key]]
         self._decoders = [(key, decode) for key, decode in decoders if not plain[key]]
 
@@ -119,15 +118,25 @@ class CompiledStatement:
         return rows
 
 
+def _columns(statement: Any) -> dict[str, Any]:
+    """The columns of the rows that a statement returns, by their names, with their types.
+
+    The names are text: SQLAlchemy's own kind of it is no key for orjson.
+    """
+    columns: Any = getattr(statement, "exported_columns", None)
+    return {} if columns is None else {str(name): column.type for name, column in columns.items()}
+
+
 def _encoder(bind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
     """The check of a bound value."""
     kind: Any = bind.type
-    encoder: Callable[[Any], Any] | None = kind._cached_bind_processor(dialect)
+    encoder: Callable[[Any], Any] | None = kind.dialect_impl(dialect).bind_processor(dialect)
     return encoder
 
 
 def _decoder(kind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
-    decoder: Callable[[Any], Any] | None = kind._cached_result_processor(dialect, None)
+    """What makes of the driver's value what callers see; ``None`` where that is the same."""
+    decoder: Callable[[Any], Any] | None = kind.dialect_impl(dialect).result_processor(dialect, None)
     return decoder
 
 
@@ -141,25 +150,24 @@ class Statement(Generic[Row]):
         self._core = core
         self._column_keys = column_keys
         self._changes_one = changes_one
-        self._number = table.c.id if isinstance(core, Insert) and not isinstance(table.c.id.type, Identifier) else None
-        self._prepared: dict[str, CompiledStatement] = {}
+        self._numbered: Insert | None = None
+        if isinstance(core, Insert) and not isinstance(table.c.id.type, Identifier):
+            # At once: SQLAlchemy keeps what an insert returns with it from the first look, also in its copies.
+            self._numbered = core.returning(table.c.id)
+        self._compiled: dict[str, CompiledStatement] = {}
 
     def compiled(self, dialect: Dialect) -> CompiledStatement:
         """The statement for this dialect, compiled at the first call."""
-        compiled = self._prepared.get(dialect.driver)
+        compiled = self._compiled.get(dialect.driver)
         if compiled is None:
-            core = self._core
             tells_number = getattr(dialect, "postfetch_lastrowid", False)
-            if self._number is not None and isinstance(core, Insert) and not tells_number:
-                core = core.returning(self._number)
-            compiled = CompiledStatement(
-                core,
+            compiled = self._compiled[dialect.driver] = CompiledStatement(
+                self._core if tells_number or self._numbered is None else self._numbered,
                 dialect,
                 self._column_keys,
                 changes_one=self._changes_one,
-                numbered=self._number is not None,
+                numbered=self._numbered is not None,
             )
-            self._prepared[dialect.driver] = compiled
         return compiled
 
 

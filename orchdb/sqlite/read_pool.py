@@ -19,7 +19,7 @@ from orchdb.sqlite.jobs import Failure, Job
 class ReadPool:
     """The connections that read: opened when first needed, at most ``limit``; who finds none free waits in line."""
 
-    open_lane: Callable[[], Awaitable[DriverConnection]]
+    open_connection: Callable[[], Awaitable[DriverConnection]]
     limit: int
     guard: FileGuard
     conns: list[DriverConnection] = field(default_factory=lambda: list[DriverConnection]())
@@ -85,7 +85,7 @@ class ReadPool:
 
     async def _open(self) -> None:
         try:
-            conn = await self.open_lane()
+            conn = await self.open_connection()
         except Exception as error:
             if not self.conns:  # nobody would ever come to serve those who wait
                 while self._waiters:

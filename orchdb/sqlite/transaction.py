@@ -75,7 +75,7 @@ class SqliteTransaction(BackendTransaction):
     """A transaction that holds the connection that writes."""
 
     def __init__(self, writer: WriteQueue, engine: AsyncEngine, guard: FileGuard) -> None:
-        self._writes = writer
+        self._write_queue = writer
         self._engine = engine
         self.driver_connection = writer.conn
         self._guard = guard
@@ -133,14 +133,14 @@ class SqliteTransaction(BackendTransaction):
         except BaseException:
             await self.rollback()
             raise
-        self._writes.release()
+        self._write_queue.release()
 
     async def rollback(self) -> None:
         self._let_go()
         try:
             await shielded(self._rollback())
         finally:
-            self._writes.release()
+            self._write_queue.release()
 
     async def _rollback(self) -> None:
         try:

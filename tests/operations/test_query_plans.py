@@ -171,7 +171,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
         return HighWatermark(900)
 
     monkeypatch.setattr(Database, "fetch_newest", keep_newest)
-    monkeypatch.setattr(Database, "horizon", high_watermark)
+    monkeypatch.setattr(Database, "high_watermark", high_watermark)
     for backend in (SqliteBackend, PostgresBackend):
         monkeypatch.setattr(backend, "read", keep)
         monkeypatch.setattr(backend, "write", keep)
