@@ -256,7 +256,7 @@ class Block:
                 raise NotConnectedError(ENDED)
             return
         self._refuse_from(part)
-        turn = self._turns.shielded()
+        turn = self._turns.for_the_end()
         if not keep:
             await shielded(self._undo_part(part, turn))
             return
@@ -291,7 +291,7 @@ class Block:
         if self.scope.ended:
             raise NotConnectedError(ENDED)
         self._refuse_from(self.scope)
-        turn = self._turns.shielded()
+        turn = self._turns.for_the_end()
         try:
             await self._wait_to_keep(self.scope, turn)
         except asyncio.CancelledError:
@@ -312,7 +312,7 @@ class Block:
             await shielded(self._over.wait())
             return
         self._refuse_from(self.scope)
-        await shielded(self._roll_back(self._turns.shielded()))
+        await shielded(self._roll_back(self._turns.for_the_end()))
 
     async def _roll_back(self, turn: asyncio.Future[None]) -> None:
         try:

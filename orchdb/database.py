@@ -151,10 +151,10 @@ class Database(Executor):
         async def run() -> list[Row]:
             compiled = statement.compiled(self.dialect)
             try:
-                outcome = await self.backend.read_newest(compiled, compiled.parameters(values))
+                result = await self.backend.read_newest(compiled, compiled.parameters(values))
             except NoSuchRowError:
                 return []
-            return outcome.rows
+            return result.rows
 
         return await self._observed(operation, statement.table, run, write=False)
 

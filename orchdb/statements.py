@@ -1,4 +1,4 @@
-"""Statements that are compiled once for each dialect: how values go into them, and how rows come out."""
+"""Statements that are compiled once for each dialect: how values go into them, and how rows come out, in portions."""
 
 from __future__ import annotations
 
@@ -19,125 +19,8 @@ Row = TypeVar("Row")
 ROWS_AT_A_TIME = 500
 """Of a long list: between two portions the event loop, or the lock of Python's interpreter, is free for others."""
 Parameters = Sequence[Any] | Mapping[str, Any]
-
-
-class CompiledStatement:
-    """A statement compiled for one dialect: its text, how values go in, and how rows come out."""
-
-    def __init__(
-        self,
-        statement: Executable,
-        dialect: Dialect,
-        column_keys: Sequence[str] | None,
-        *,
-        changes_one: bool = False,
-        numbered: bool = False,
-    ) -> None:
-        compiled: Any = statement.compile(dialect=dialect, column_keys=column_keys)  # type: ignore[attr-defined]
-        assert isinstance(compiled, SQLCompiler)
-        self.sql = str(compiled)
-        self.is_insert = isinstance(statement, Insert)
-        self.changes_one = changes_one
-        self.adds_one = self.is_insert and changes_one
-        self.numbered = numbered
-        """Whether the database gives the row its id."""
-        self.table = str(statement.table) if isinstance(statement, (Insert, Update, Delete)) else None
-        """The table that it writes to."""
-        positions = compiled.positiontup
-        places: list[str] = list(compiled.binds) if positions is None else list(positions)
-        names = list(dict.fromkeys(places))
-        # Where a value is bound in several places it is encoded once.
-        self._places = [names.index(name) for name in places] if len(places) > len(names) else None
-        binds: list[Any] = [compiled.binds[name] for name in names]
-        self._names = names
-        self._named = positions is None
-        self._encoders = [(name, _encoder(bind, dialect)) for name, bind in zip(names, binds, strict=True)]
-        self._constants = {name: bind.value for name, bind in zip(names, binds, strict=True) if not bind.required}
-        self._required: list[str] = [
-            bind.type.column if getattr(bind.type, "required", False) else "" for bind in binds
-        ]
-        types = _columns(statement)
-        self.returns_rows = bool(types)
-        self._keys = list(types)
-        decoders = [(key, decode) for key, kind in types.items() if (decode := _decoder(kind, dialect)) is not None]
-        plain: dict[str, Any] = {key: getattr(kind, "plain", None) for key, kind in types.items()}
-        self._numbers = [(key, *plain[key], decode) for key, decode in decoders if plain[key]]
-        self._decoders = [(key, decode) for key, decode in decoders if not plain[key]]
-
-    def parameters(self, values: Mapping[str, Any]) -> Parameters:
-        """The values as the driver takes them, each checked by its column's type."""
-        if self._constants:
-            values = {**self._constants, **values}
-        # On every write's path: no call for what can be looked up, and one test for all that must not be NULL.
-        encoded = [values[name] if encode is None else encode(values[name]) for name, encode in self._encoders]
-        if None in encoded:
-            self._refuse_missing(encoded)
-        if self._places is not None:
-            return [encoded[place] for place in self._places]
-        return dict(zip(self._names, encoded, strict=True)) if self._named else encoded
-
-    def many(self, rows: Sequence[Mapping[str, Any]]) -> list[Parameters]:
-        """What ``parameters`` makes of each row, a column at a time."""
-        columns = [
-            [row[name] for row in rows] if encode is None else [encode(row[name]) for row in rows]
-            for name, encode in self._encoders
-        ]
-        for column, required in zip(columns, self._required, strict=True):
-            if required and None in column:
-                raise InvalidValueError(f"{required}: must not be NULL", column=required.rpartition(".")[2])
-        parameters = zip(*columns, strict=True)
-        return [dict(zip(self._names, row, strict=True)) for row in parameters] if self._named else list(parameters)
-
-    def _refuse_missing(self, encoded: Sequence[Any]) -> None:
-        for value, required in zip(encoded, self._required, strict=True):
-            if value is None and required:
-                raise InvalidValueError(f"{required}: must not be NULL", column=required.rpartition(".")[2])
-
-    def given(self, parameters: Parameters) -> dict[str, Any]:
-        """The values that a row's columns get, of what ``parameters`` gave."""
-        named = parameters
-        if not isinstance(named, Mapping):
-            names = self._names if self._places is None else [self._names[place] for place in self._places]
-            named = dict(zip(names, named, strict=True))
-        prefix = "" if self.is_insert else "new_"
-        return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
-
-    def rows(self, raws: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
-        """Rows as callers see them."""
-        keys = self._keys
-        rows = [dict(zip(keys, raw, strict=True)) for raw in raws]
-        for key, decode in self._decoders:
-            for row in rows:
-                if row[key] is not None:
-                    row[key] = decode(row[key])
-        for key, kind, least, most, decode in self._numbers:  # nearly every one is just a number: no call for it
-            for row in rows:
-                value = row[key]
-                if value is not None and (type(value) is not kind or not least <= value <= most):
-                    row[key] = decode(value)
-        return rows
-
-
-def _columns(statement: Any) -> dict[str, Any]:
-    """The columns of the rows that a statement returns, by their names, with their types.
-
-    The names are text: SQLAlchemy's own kind of it is no key for orjson.
-    """
-    columns: Any = getattr(statement, "exported_columns", None)
-    return {} if columns is None else {str(name): column.type for name, column in columns.items()}
-
-
-def _encoder(bind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
-    """The check of a bound value."""
-    kind: Any = bind.type
-    encoder: Callable[[Any], Any] | None = kind.dialect_impl(dialect).bind_processor(dialect)
-    return encoder
-
-
-def _decoder(kind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
-    """What makes of the driver's value what callers see; ``None`` where that is the same."""
-    decoder: Callable[[Any], Any] | None = kind.dialect_impl(dialect).result_processor(dialect, None)
-    return decoder
+_FROZEN_BY_PYTHON = 1000
+"""Objects at most: 3.12 starts with some hundreds. A program that freezes has many times as many."""
 
 
 class Statement(Generic[Row]):
@@ -171,30 +54,107 @@ class Statement(Generic[Row]):
         return compiled
 
 
-_FROZEN_BY_PYTHON = 1000
-"""Objects at most: 3.12 starts with some hundreds. A program that freezes has many times as many."""
+class CompiledStatement:
+    """A statement compiled for one dialect: its text, how values go in, and how rows come out."""
+
+    def __init__(
+        self,
+        statement: Executable,
+        dialect: Dialect,
+        column_keys: Sequence[str] | None,
+        *,
+        changes_one: bool = False,
+        numbered: bool = False,
+    ) -> None:
+        compiled: Any = statement.compile(dialect=dialect, column_keys=column_keys)  # type: ignore[attr-defined]
+        assert isinstance(compiled, SQLCompiler)
+        self.sql = str(compiled)
+        self.is_insert = isinstance(statement, Insert)
+        self.changes_one = changes_one
+        self.adds_one = self.is_insert and changes_one
+        self.numbered = numbered
+        """Whether the database gives the row its id."""
+        self.table = str(statement.table) if isinstance(statement, (Insert, Update, Delete)) else None
+        """The table that it writes to."""
+        positions = compiled.positiontup
+        bound: list[str] = list(compiled.binds) if positions is None else list(positions)
+        names = list(dict.fromkeys(bound))
+        # A value that is bound more than once is encoded once.
+        self._positions = [names.index(name) for name in bound] if len(bound) > len(names) else None
+        binds: list[Any] = [compiled.binds[name] for name in names]
+        self._names = names
+        self._named = positions is None
+        self._encoders = [(name, _encoder(bind, dialect)) for name, bind in zip(names, binds, strict=True)]
+        self._constants = {name: bind.value for name, bind in zip(names, binds, strict=True) if not bind.required}
+        self._required: list[str] = [
+            bind.type.column if getattr(bind.type, "required", False) else "" for bind in binds
+        ]
+        types = _columns(statement)
+        self.returns_rows = bool(types)
+        self._keys = list(types)
+        decoders = [(key, decode) for key, kind in types.items() if (decode := _decoder(kind, dialect)) is not None]
+        plain: dict[str, Any] = {key: getattr(kind, "plain", None) for key, kind in types.items()}
+        self._numbers = [(key, *plain[key], decode) for key, decode in decoders if plain[key]]
+        self._decoders = [(key, decode) for key, decode in decoders if not plain[key]]
+
+    def parameters(self, values: Mapping[str, Any]) -> Parameters:
+        """The values as the driver takes them, each checked by its column's type."""
+        if self._constants:
+            values = {**self._constants, **values}
+        # On every write's path: no call for what can be looked up, and one test for all that must not be NULL.
+        encoded = [values[name] if encode is None else encode(values[name]) for name, encode in self._encoders]
+        if None in encoded:
+            self._refuse_missing(encoded)
+        if self._positions is not None:
+            return [encoded[position] for position in self._positions]
+        return dict(zip(self._names, encoded, strict=True)) if self._named else encoded
+
+    def many(self, rows: Sequence[Mapping[str, Any]]) -> list[Parameters]:
+        """What ``parameters`` makes of each row, a column at a time."""
+        columns = [
+            [row[name] for row in rows] if encode is None else [encode(row[name]) for row in rows]
+            for name, encode in self._encoders
+        ]
+        for column, required in zip(columns, self._required, strict=True):
+            if required and None in column:
+                raise InvalidValueError(f"{required}: must not be NULL", column=required.rpartition(".")[2])
+        parameters = zip(*columns, strict=True)
+        return [dict(zip(self._names, row, strict=True)) for row in parameters] if self._named else list(parameters)
+
+    def _refuse_missing(self, encoded: Sequence[Any]) -> None:
+        for value, required in zip(encoded, self._required, strict=True):
+            if value is None and required:
+                raise InvalidValueError(f"{required}: must not be NULL", column=required.rpartition(".")[2])
+
+    def given(self, parameters: Parameters) -> dict[str, Any]:
+        """The values that a row's columns get, of what ``parameters`` gave."""
+        named = parameters
+        if not isinstance(named, Mapping):
+            names = self._names if self._positions is None else [self._names[each] for each in self._positions]
+            named = dict(zip(names, named, strict=True))
+        prefix = "" if self.is_insert else "new_"
+        return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
+
+    def rows(self, raws: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+        """Rows as callers see them."""
+        keys = self._keys
+        rows = [dict(zip(keys, raw, strict=True)) for raw in raws]
+        for key, decode in self._decoders:
+            for row in rows:
+                if row[key] is not None:
+                    row[key] = decode(row[key])
+        for key, kind, least, most, decode in self._numbers:  # nearly every one is just a number: no call for it
+            for row in rows:
+                value = row[key]
+                if value is not None and (type(value) is not kind or not least <= value <= most):
+                    row[key] = decode(value)
+        return rows
 
 
-def set_aside() -> Callable[[], None]:
-    """What to call after each portion of a list: the rows are then out of the way of Python's collector of cycles.
-
-    It stops every thread to look at all objects that may be part of a cycle, again each time that they have grown by a
-    quarter: 300,000 rows, which are part of none, cost a tenth of a second at a time and half of the time in all. To
-    freeze all objects and thaw them makes them old without a look at them. A program that has frozen objects of its own
-    keeps them frozen.
-    """
-    return _nothing if gc.get_freeze_count() > _FROZEN_BY_PYTHON else _make_old
-
-
-def _make_old() -> None:
-    try:
-        gc.freeze()
-    finally:
-        gc.unfreeze()
-
-
-def _nothing() -> None:
-    pass
+@lru_cache(maxsize=8)
+def newest_id(table: Table) -> Statement[Any]:
+    """The highest id of a log."""
+    return Statement(table, select(func.coalesce(func.max(table.c.id), 0)))
 
 
 def all_rows(compiled: CompiledStatement, fetch: Callable[[int], list[Any]]) -> list[Any]:
@@ -221,7 +181,45 @@ async def in_portions(compiled: CompiledStatement, records: list[Any]) -> list[A
     return records
 
 
-@lru_cache(maxsize=8)
-def newest_id(table: Table) -> Statement[Any]:
-    """The highest id of a log."""
-    return Statement(table, select(func.coalesce(func.max(table.c.id), 0)))
+def set_aside() -> Callable[[], None]:
+    """What to call after each portion of a list: the rows are then out of the way of Python's collector of cycles.
+
+    It stops every thread to look at all objects that may be part of a cycle, again each time that they have grown by a
+    quarter: 300,000 rows, which are part of none, cost a tenth of a second at a time and half of the time in all. To
+    freeze all objects and thaw them makes them old without a look at them. A program that has frozen objects of its own
+    keeps them frozen.
+    """
+    return _nothing if gc.get_freeze_count() > _FROZEN_BY_PYTHON else _make_old
+
+
+def _columns(statement: Any) -> dict[str, Any]:
+    """The columns of the rows that a statement returns, by their names, with their types.
+
+    The names are text: SQLAlchemy's own kind of it is no key for orjson.
+    """
+    columns: Any = getattr(statement, "exported_columns", None)
+    return {} if columns is None else {str(name): column.type for name, column in columns.items()}
+
+
+def _encoder(bind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
+    """The check of a bound value."""
+    kind: Any = bind.type
+    encoder: Callable[[Any], Any] | None = kind.dialect_impl(dialect).bind_processor(dialect)
+    return encoder
+
+
+def _decoder(kind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
+    """What makes of the driver's value what callers see; ``None`` where that is the same."""
+    decoder: Callable[[Any], Any] | None = kind.dialect_impl(dialect).result_processor(dialect, None)
+    return decoder
+
+
+def _make_old() -> None:
+    try:
+        gc.freeze()
+    finally:
+        gc.unfreeze()
+
+
+def _nothing() -> None:
+    pass

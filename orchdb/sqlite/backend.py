@@ -69,7 +69,7 @@ class SqliteBackend(Backend):
             # A private file: reading and writing work as on any other.
             self._folder = PrivateFolder()
             url = url.set(database=str(self._folder.path / "memory.db"))
-        # SQLite keeps the WAL beside the file that a link points to, so that file is the one to create and to watch.
+        # SQLite keeps the WAL beside the file that a link points to, so that file is the one to create and to guard.
         self.path = Path(os.path.realpath(url.database or ""))
         self._guard = FileGuard(self.path)
         self._frozen: Frozen | None = None
@@ -175,9 +175,9 @@ class SqliteBackend(Backend):
     async def _read_frozen(
         self, frozen: Frozen, compiled: CompiledStatement, parameters: Parameters
     ) -> StatementResult:
-        outcome: StatementResult = await self._read_pool.run(OneStatement(compiled, parameters))
+        result: StatementResult = await self._read_pool.run(OneStatement(compiled, parameters))
         frozen.check()
-        return outcome
+        return result
 
     async def high_watermark(self, table: Table) -> HighWatermark:
         compiled = newest_id(table).compiled(self.dialect)

@@ -32,7 +32,7 @@ class Job(ABC):
         """Run it; the result is the caller's."""
 
     def run_merged(self, jobs: Sequence[Any], connection: SqliteConnection) -> list[Any] | None:
-        """The results of jobs that are alike; ``None`` if it cannot be told what each of them gave."""
+        """The results of jobs with one ``merge_key``; ``None`` if it cannot be told what each of them gave."""
         return None
 
     def explained(self, error: Exception, connection: SqliteConnection) -> Exception:
@@ -137,8 +137,8 @@ class OneStatement(Job):
         result = attempt(_Apart(self), connection)
         if isinstance(result, Failure):
             raise result.error
-        outcome: StatementResult = result
-        return outcome
+        applied: StatementResult = result
+        return applied
 
     def _decoding(self, connection: SqliteConnection) -> StatementResult:
         """The rows, with U+FFFD for what is no UTF-8. Only now, because it costs a call for each text."""

@@ -17,7 +17,7 @@ from orchdb.sqlite.jobs import Failure, Job
 
 @dataclass(eq=False, repr=False)
 class ReadPool:
-    """The connections that read: opened when first needed, at most ``limit``; who finds none free waits in line."""
+    """The connections that read: opened when first needed, at most ``limit``; who finds none free waits."""
 
     open_connection: Callable[[], Awaitable[DriverConnection]]
     limit: int
@@ -46,7 +46,7 @@ class ReadPool:
             raise
 
     def abandon(self) -> None:
-        """Fail everyone who still stands in line, and stop who is running: the connections are about to be closed."""
+        """Fail everyone who still waits, and stop who is running: the connections are about to be closed."""
         for conn in self.conns:
             conn.close()
             conn.interrupt()
