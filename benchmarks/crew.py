@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from benchmarks.contestants import Contestant, contestants, missing
-from benchmarks.databases import Places
+from benchmarks.contestants.base import Places
 
 ROOT = Path(__file__).parent.parent
 

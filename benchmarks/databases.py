@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.contestants import Contestant
+from benchmarks.contestants.base import Contestant, Places
 from benchmarks.workload import prepare_file
-
-Places = Callable[[str, type[Contestant]], str]
 
 
 @contextmanager

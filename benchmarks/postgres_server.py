@@ -17,8 +17,7 @@ import asyncpg
 from sqlalchemy import make_url
 
 from benchmarks import workload
-from benchmarks.contestants.base import Contestant
-from benchmarks.databases import Places
+from benchmarks.contestants.base import Contestant, Places
 from benchmarks.workload import prepared_agents, prepared_logs
 from orchdb import DatabaseManager
 

@@ -53,13 +53,13 @@ class StatementResult(NamedTuple):
 
     Attributes:
         rows: The rows it returned.
-        changed: How many rows it changed.
-        number: The id that the database gave to a new row.
+        rowcount: How many rows it changed.
+        lastrowid: The id that the database gave to a new row.
     """
 
     rows: list[Any]
-    changed: int
-    number: int | None = None
+    rowcount: int
+    lastrowid: int | None = None
 
 
 class HighWatermark(NamedTuple):

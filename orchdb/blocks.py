@@ -14,10 +14,9 @@ generators, callbacks. An engine's connection cannot defend itself against them,
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from inspect import CO_ASYNC_GENERATOR
+from inspect import CO_ASYNC_GENERATOR, currentframe
 from itertools import count
 from types import FrameType
 from typing import TypeVar
@@ -257,7 +256,7 @@ class Block:
                 raise NotConnectedError(ENDED)
             return
         self._refuse_from(part)
-        turn = self._turns.shielded()
+        turn = self._turns.for_the_end()
         if not keep:
             await shielded(self._undo_part(part, turn))
             return
@@ -292,7 +291,7 @@ class Block:
         if self.scope.ended:
             raise NotConnectedError(ENDED)
         self._refuse_from(self.scope)
-        turn = self._turns.shielded()
+        turn = self._turns.for_the_end()
         try:
             await self._wait_to_keep(self.scope, turn)
         except asyncio.CancelledError:
@@ -313,7 +312,7 @@ class Block:
             await shielded(self._over.wait())
             return
         self._refuse_from(self.scope)
-        await shielded(self._roll_back(self._turns.shielded()))
+        await shielded(self._roll_back(self._turns.for_the_end()))
 
     async def _roll_back(self, turn: asyncio.Future[None]) -> None:
         try:
@@ -354,7 +353,7 @@ def _running_generators() -> frozenset[int]:
     Not those that are functions of ``asynccontextmanager``: what stands under their ``async with`` is inside them.
     """
     found: set[int] = set()
-    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    frame = currentframe()
     while frame is not None:
         if frame.f_code.co_flags & CO_ASYNC_GENERATOR and _module(frame.f_back) != "contextlib":
             found.add(id(frame))

@@ -1,4 +1,4 @@
-"""What asyncio lacks: work that a cancellation cannot break off, a line in front of a queue, tries and pauses."""
+"""What asyncio lacks: waits that a cancellation cannot break off, a queue of waiters, tries with pauses in between."""
 
 from __future__ import annotations
 
@@ -13,69 +13,8 @@ from orchdb.clocks import pause, steady
 from orchdb.errors import OrchdbError
 
 Result = TypeVar("Result")
-
-
-class _Work(asyncio.Task[Result]):
-    """A task that cannot be cancelled: a shutdown that cancels every task of the loop would break it off half-way.
-
-    So asyncio's time-outs, which cancel the task they are in, do nothing inside it.
-    """
-
-    def cancel(self, msg: object = None) -> bool:
-        return False
-
-
-class _InTime(asyncio.Task[Result]):
-    """A task that only a time-out inside it can cancel: the event loop itself calls that, and no task or shutdown."""
-
-    def cancel(self, msg: object = None) -> bool:
-        loop = self.get_loop()
-        by_the_loop = loop.is_running() and asyncio.current_task(loop) is None
-        return super().cancel(msg) if by_the_loop else False
-
-
-class _OnceCancelled(asyncio.Task[Result]):
-    """A task that is cancelled once: a second time, or a shutdown, would break off what the first one set going."""
-
-    def cancel(self, msg: object = None) -> bool:
-        return super().cancel(msg) if not self.cancelling() else False
-
-
-async def _waited_for(awaitable: Awaitable[Result]) -> Result:
-    return await awaitable
-
-
-def begun(awaitable: Awaitable[Result]) -> asyncio.Future[Result]:
-    """A task that runs it to its end, whoever waits for it or does not."""
-    return _Work(_waited_for(awaitable), loop=asyncio.get_running_loop())
-
-
-def in_time(awaitable: Awaitable[Result]) -> asyncio.Future[Result]:
-    """A task that runs to its end, or to that of the time-outs inside it, such as a driver's own for its connection."""
-    return _InTime(_waited_for(awaitable), loop=asyncio.get_running_loop())
-
-
-async def _called(function: Callable[[], Awaitable[Result]]) -> Result:
-    return await function()
-
-
-async def once_cancelled(function: Callable[[], Awaitable[Result]]) -> Result:
-    """Call it and wait; a cancellation is passed on, and what comes after that waits until it has had its effect.
-
-    SQLAlchemy closes a connection whose statement is cancelled; cancelled in that, it lets go of it at once, and the
-    server works on.
-    """
-    work = _OnceCancelled(_called(function), loop=asyncio.get_running_loop())
-    try:
-        # The task itself, for asyncio.wait takes more turns of the loop: what cancels the caller cancels it once.
-        result = await work
-    except Exception:
-        if not work.cancelling():
-            raise
-    else:
-        if not work.cancelling():
-            return result
-    raise asyncio.CancelledError
+PAUSE_SECONDS = (0.001, 0.020)
+"""From and to: between two tries, at random."""
 
 
 async def shielded(awaitable: Awaitable[Result]) -> Result:
@@ -84,35 +23,83 @@ async def shielded(awaitable: Awaitable[Result]) -> Result:
     A transaction that is left in the middle keeps the write lock until the garbage collector runs.
     """
     if isinstance(awaitable, asyncio.Future):
-        work: asyncio.Future[Result] = awaitable
+        task: asyncio.Future[Result] = awaitable
     else:
-        work = begun(awaitable)
+        task = begun(awaitable)
     cancellation: asyncio.CancelledError | None = None
-    while not work.done():
+    while not task.done():
         try:
-            await asyncio.wait((work,))
+            await asyncio.wait((task,))
         except asyncio.CancelledError as error:
             cancellation = error
     if cancellation is not None:
-        if not work.cancelled():
-            work.exception()  # retrieved, so that asyncio does not report it as forgotten
+        if not task.cancelled():
+            task.exception()  # retrieved, so that asyncio does not report it as forgotten
         try:
             raise cancellation
         finally:
             del cancellation  # the exception holds this frame: with the name it would be garbage in a cycle
-    return work.result()
+    return task.result()
 
 
-def in_thread(work: Callable[[], Result]) -> asyncio.Future[Result]:
-    """Begin the work; asyncio's own threads are few, are shared with the caller, and stay when they are idle."""
+def begun(awaitable: Awaitable[Result]) -> asyncio.Future[Result]:
+    """A task that runs it to its end, whoever waits for it or does not."""
+    return _Shielded(_waited_for(awaitable), loop=asyncio.get_running_loop())
+
+
+def in_time(awaitable: Awaitable[Result]) -> asyncio.Future[Result]:
+    """A task that runs to its end, or to that of the time-outs inside it, such as a driver's own for its connection."""
+    return _InTime(_waited_for(awaitable), loop=asyncio.get_running_loop())
+
+
+async def once_cancelled(function: Callable[[], Awaitable[Result]]) -> Result:
+    """Call it and wait; a cancellation is passed on, and what comes after that waits until it has had its effect.
+
+    SQLAlchemy closes a connection whose statement is cancelled; cancelled in that, it lets go of it at once, and the
+    server works on.
+    """
+    task = _OnceCancelled(_called(function), loop=asyncio.get_running_loop())
+    try:
+        # The task itself, for asyncio.wait takes more turns of the loop: what cancels the caller cancels it once.
+        result = await task
+    except Exception:
+        if not task.cancelling():
+            raise
+    else:
+        if not task.cancelling():
+            return result
+    raise asyncio.CancelledError
+
+
+def in_thread(function: Callable[[], Result]) -> asyncio.Future[Result]:
+    """Call it in a thread of its own: asyncio's are few, are shared with the caller, and stay when they are idle."""
     pool = ThreadPoolExecutor(1, "orchdb")
-    future = asyncio.get_running_loop().run_in_executor(pool, work)
+    future = asyncio.get_running_loop().run_in_executor(pool, function)
     pool.shutdown(wait=False)
     return future
 
 
+async def until_free(
+    attempt: Callable[[], Awaitable[None]], seconds: float, taken: Callable[[Exception], bool]
+) -> None:
+    """Try again and again while the failure is that something is taken; once at least.
+
+    Raises:
+        Exception: What the attempt raises: at once, or when the time is over if something stayed taken.
+    """
+    deadline = steady() + seconds
+    while True:
+        try:
+            await attempt()
+            return
+        except Exception as error:
+            if not taken(error) or steady() >= deadline:
+                raise
+        await pause(random.uniform(*PAUSE_SECONDS))  # noqa: S311  # a pause, not a secret
+
+
 class Waiters:
-    """Those who wait for room.
+    """Those who wait for room, in the order they came.
 
     Attributes:
         turns: One for each: whoever looks for the first on every call looks here.
@@ -151,23 +138,35 @@ class Waiters:
         self.turns.clear()
 
 
-PAUSE_SECONDS = (0.001, 0.020)
+async def _waited_for(awaitable: Awaitable[Result]) -> Result:
+    return await awaitable
 
 
-async def until_free(
-    attempt: Callable[[], Awaitable[None]], seconds: float, taken: Callable[[Exception], bool]
-) -> None:
-    """Try again and again while the failure is that something is taken; once at least.
+async def _called(function: Callable[[], Awaitable[Result]]) -> Result:
+    return await function()
 
-    Raises:
-        Exception: What the attempt raises: at once, or when the time is over if something stayed taken.
+
+class _Shielded(asyncio.Task[Result]):
+    """A task that cannot be cancelled: a shutdown that cancels every task of the loop would break it off half-way.
+
+    So asyncio's time-outs, which cancel the task they are in, do nothing inside it.
     """
-    deadline = steady() + seconds
-    while True:
-        try:
-            await attempt()
-            return
-        except Exception as error:
-            if not taken(error) or steady() >= deadline:
-                raise
-        await pause(random.uniform(*PAUSE_SECONDS))  # noqa: S311  # a pause, not a secret
+
+    def cancel(self, msg: object = None) -> bool:
+        return False
+
+
+class _InTime(asyncio.Task[Result]):
+    """A task that only a time-out inside it can cancel: the event loop itself calls that, and no task or shutdown."""
+
+    def cancel(self, msg: object = None) -> bool:
+        loop = self.get_loop()
+        by_the_loop = loop.is_running() and asyncio.current_task(loop) is None
+        return super().cancel(msg) if by_the_loop else False
+
+
+class _OnceCancelled(asyncio.Task[Result]):
+    """A task that is cancelled once: a second time, or a shutdown, would break off what the first one set going."""
+
+    def cancel(self, msg: object = None) -> bool:
+        return super().cancel(msg) if not self.cancelling() else False

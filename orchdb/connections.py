@@ -17,6 +17,9 @@ from orchdb.concurrency import once_cancelled, shielded
 from orchdb.errors import OperationError
 from orchdb.own_statements import hold, refuse
 
+Step = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
+"""What a caller's own statement in a transaction goes through."""
+
 
 class _BufferedConnection(AsyncConnection):
     """A connection that keeps nothing open for a reader who pauses."""
@@ -175,9 +178,6 @@ def let_go(caller_connection: AsyncConnection) -> None:
     """Take the connection away from the caller's, and the options that were set through it from the connection."""
     connection = caller_connection.sync_connection
     if isinstance(caller_connection, _PartOfTransaction) and connection is not None:
-        connection._execution_options = caller_connection.options  # pyright: ignore[reportPrivateUsage]  # there is no other way back
+        # SQLAlchemy only ever adds options.
+        connection._execution_options = caller_connection.options  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     caller_connection.sync_connection = None
-
-
-Step = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
-"""What a caller's own statement in a transaction goes through."""

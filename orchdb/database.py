@@ -151,10 +151,10 @@ class Database(Executor):
         async def run() -> list[Row]:
             compiled = statement.compiled(self.dialect)
             try:
-                outcome = await self.backend.read_newest(compiled, compiled.parameters(values))
+                result = await self.backend.read_newest(compiled, compiled.parameters(values))
             except NoSuchRowError:
                 return []
-            return outcome.rows
+            return result.rows
 
         return await self._observed(operation, statement.table, run, write=False)
 
@@ -166,7 +166,7 @@ class Database(Executor):
         if outer is not None:
             if not outer.around_this_call():
                 raise OperationError(_LEFT_OPEN, operation="transaction")
-            async with TransactionExecutor(outer.scope, self.dialect).part() as part:
+            async with TransactionExecutor(outer.scope, self.dialect).transaction() as part:
                 yield part
             return
         transaction = await self._observed("transaction", None, self._begin)

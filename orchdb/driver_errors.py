@@ -79,12 +79,21 @@ _SQLSTATES: dict[str, tuple[type[OrchdbError], str]] = {
     "P0": (InvalidValueError, "a trigger of another program refuses it"),
     "22P05": (InvalidValueError, "a character that the encoding of the database cannot hold"),
 }
-
-
 _REMOVING = ("delete_", "prune", "cleanup_")
 """How the names of the operations that remove rows begin."""
 # Where it happened, which holds the names of functions and their arguments' types; the language is the server's.
 _FUNCTION = re.compile(r"""^PL\S* \S+ ([\w."]+)\(""", re.MULTILINE)
+# What the system calls by a number. The rest of OSError says in words what is wrong, TLS and asyncpg among it.
+_UNREACHABLE: tuple[tuple[type[BaseException], str], ...] = (
+    (TimeoutError, "the server did not answer within connect_timeout"),
+    (socket.gaierror, "the host is not known"),
+    (ConnectionRefusedError, "nothing listens there"),
+    (FileNotFoundError, "there is no such socket"),
+)
+_DRIVERS = frozenset({"asyncpg", "psycopg"})
+_LONGEST_REASON = 1000
+# asyncpg and psycopg raise these without an SQLSTATE when the socket is gone; importing either here would be eager.
+_LOST = frozenset({"ConnectionDoesNotExistError", "InterfaceError", "InternalClientError", "OperationalError"})
 
 
 def skipped() -> ConstraintError:
@@ -265,23 +274,8 @@ def _from_type(error: BaseException) -> OrchdbError:
     return OperationError(f"the driver failed with {kinds[0].__name__}")
 
 
-# What the system calls by a number. The rest of OSError says in words what is wrong, TLS and asyncpg among it.
-_UNREACHABLE: tuple[tuple[type[BaseException], str], ...] = (
-    (TimeoutError, "the server did not answer within connect_timeout"),
-    (socket.gaierror, "the host is not known"),
-    (ConnectionRefusedError, "nothing listens there"),
-    (FileNotFoundError, "there is no such socket"),
-)
-_DRIVERS = frozenset({"asyncpg", "psycopg"})
-_LONGEST_REASON = 1000
-
-
 def _speaks(error: BaseException) -> bool:
     return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _DRIVERS
-
-
-# asyncpg and psycopg raise these without an SQLSTATE when the socket is gone; importing either here would be eager.
-_LOST = frozenset({"ConnectionDoesNotExistError", "InterfaceError", "InternalClientError", "OperationalError"})
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -49,9 +49,9 @@ class OrchdbError(Exception):
         self.column = column
 
     def __str__(self) -> str:
-        place = " on ".join(part for part in (self.operation, self.table) if part)
+        where = " on ".join(part for part in (self.operation, self.table) if part)
         code = f" [{self.code}]" if self.code else ""
-        return f"{place}: {self.message}{code}" if place else f"{self.message}{code}"
+        return f"{where}: {self.message}{code}" if where else f"{self.message}{code}"
 
     def at(self, operation: str, table: str | None) -> OrchdbError:
         """Fill in the operation and the table where they are not known yet.

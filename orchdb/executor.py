@@ -1,4 +1,4 @@
-"""How: runs a statement, times and logs it, and turns failures into orchdb's errors.
+"""How an operation runs a statement: it is timed and logged, and its failures become orchdb's errors.
 
 ``Executor`` has the calls that are the only way to the database: ``TransactionExecutor`` runs them in one transaction,
 and ``orchdb.database.Database`` each in one of its own.
@@ -11,7 +11,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence, Sized
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -64,11 +64,11 @@ class Executor(ABC):
 
     async def execute(self, operation: str, statement: Statement[Any], values: Values) -> int:
         """How many rows were changed."""
-        return (await self._run(operation, statement, values, write=True)).changed
+        return (await self._run(operation, statement, values, write=True)).rowcount
 
     async def insert(self, operation: str, statement: Statement[Any], values: Values) -> int:
         """The id that the database gave to the row; 0 where the row brought its own."""
-        return (await self._run(operation, statement, values, write=True)).number or 0
+        return (await self._run(operation, statement, values, write=True)).lastrowid or 0
 
     async def insert_many(self, operation: str, statement: Statement[Any], rows: Sequence[Values]) -> list[int]:
         """Insert all rows or none; the ids that the database gave, in the order of the rows."""
@@ -82,6 +82,14 @@ class Executor(ABC):
             return await self._write_many(compiled, parameters) if parameters else []
 
         return await self._observed(operation, statement.table, run)
+
+    @abstractmethod
+    def transaction(self) -> AbstractAsyncContextManager[TransactionExecutor]:
+        """Open a block that is applied as a whole or not at all."""
+
+    def as_one(self) -> AbstractAsyncContextManager[Executor]:
+        """Several statements in one transaction, without a part of its own where there is a transaction already."""
+        return self.transaction()
 
     async def give_back(self, operation: str) -> None:
         """Give the space of deleted rows back to the file system; inside a transaction they are not gone yet."""
@@ -114,7 +122,7 @@ class Executor(ABC):
             try:
                 compiled = statement.compiled(self.dialect)
                 parameters = compiled.parameters(values)
-                outcome = await (self._write if write else self._read)(compiled, parameters)
+                result = await (self._write if write else self._read)(compiled, parameters)
             finally:
                 self._leave()
         except NoSuchRowError:
@@ -123,8 +131,8 @@ class Executor(ABC):
             failure = failed(error, operation, statement.table)
         else:
             if logger.isEnabledFor(logging.DEBUG):
-                _log(operation, statement.table, len(outcome.rows) or outcome.changed, started)
-            return outcome
+                _log(operation, statement.table, len(result.rows) or result.rowcount, started)
+            return result
         # Outside the except block: inside it the driver's exception, which holds the values, would be the context.
         raise failure
 
@@ -142,6 +150,36 @@ class Executor(ABC):
         if logger.isEnabledFor(logging.DEBUG):
             _log(operation, table, len(result) if isinstance(result, Sized) else 0, started)
         return result
+
+
+class TransactionExecutor(Executor):
+    """Runs inside one transaction, or a part of one."""
+
+    def __init__(self, scope: Scope, dialect: Dialect) -> None:
+        self.scope = scope
+        self.dialect = dialect
+        self._read = self._write = scope.run
+        self._write_many = scope.run_many
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[TransactionExecutor]:
+        """A part that is undone alone if the block fails."""
+        scope = await self._observed("transaction", None, self.scope.begin_part)
+        try:
+            yield TransactionExecutor(scope, self.dialect)
+        except BaseException:
+            await scope.end_part(keep=False)
+            raise
+        await self._observed("transaction", None, partial(scope.end_part, keep=True))
+
+    def as_one(self) -> AbstractAsyncContextManager[Executor]:
+        return nullcontext(self)
+
+    def _enter(self, *, write: bool) -> None:
+        self.scope.check()
+
+    def _leave(self) -> None:
+        pass
 
 
 def _checked(compiled: CompiledStatement, rows: Sequence[Values], first: int) -> list[Parameters]:
@@ -181,30 +219,3 @@ def failed(error: Exception, operation: str, table: str | None) -> OrchdbError:
 def _log(operation: str, table: str | None, rows: int, started: float) -> None:
     milliseconds = (time.perf_counter() - started) * 1000
     logger.debug("%s on %s: %d rows in %.2f ms", operation, table or "the database", rows, milliseconds)
-
-
-class TransactionExecutor(Executor):
-    """Runs inside one transaction, or a part of one."""
-
-    def __init__(self, scope: Scope, dialect: Dialect) -> None:
-        self.scope = scope
-        self.dialect = dialect
-        self._read = self._write = scope.run
-        self._write_many = scope.run_many
-
-    @asynccontextmanager
-    async def part(self) -> AsyncGenerator[TransactionExecutor]:
-        """A part that is undone alone if the block fails."""
-        scope = await self._observed("transaction", None, self.scope.begin_part)
-        try:
-            yield TransactionExecutor(scope, self.dialect)
-        except BaseException:
-            await scope.end_part(keep=False)
-            raise
-        await self._observed("transaction", None, partial(scope.end_part, keep=True))
-
-    def _enter(self, *, write: bool) -> None:
-        self.scope.check()
-
-    def _leave(self) -> None:
-        pass

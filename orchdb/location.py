@@ -19,6 +19,19 @@ from orchdb.errors import InvalidValueError
 DEFAULT_PATH = "data/orchestrator.db"
 MEMORY = ":memory:"
 
+# What only libpq does, with the values that ask for nothing that asyncpg does not do anyway.
+PSYCOPG_ONLY: Mapping[str, tuple[str, ...]] = {
+    "channel_binding": ("prefer", "disable"),
+    "gssencmode": ("prefer", "disable"),
+    "hostaddr": (),
+    "keepalives": (),
+    "keepalives_count": (),
+    "keepalives_idle": (),
+    "keepalives_interval": (),
+    "require_auth": (),
+    "sslsni": ("1",),
+    "tcp_user_timeout": (),
+}
 _DRIVERS: Mapping[str, str] = {
     "sqlite": "sqlite+aiosqlite",
     "sqlite+aiosqlite": "sqlite+aiosqlite",
@@ -62,6 +75,8 @@ _NEARLY_MEMORY = re.compile(
 _CONTROL = re.compile(r"[\0-\x1f\x7f]")
 _POSTGRES_HINT = "write postgresql://user:password@host:5432/database, a special character in it as %40, %2F, %3A ..."
 _SQLITE_HINT = "write the path alone, with ./ before it if it begins like a URL, or sqlite:///path"
+_AUTHORITY = re.compile(r"(?P<scheme>[^/?]*://)(?P<user>[^/?]*@)?(?P<hosts>[^/?@]*,[^/?@]*)(?=[/?]|\Z)")
+_HOST = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?")
 
 
 @dataclass(frozen=True)
@@ -78,8 +93,8 @@ class Source:
 
     def refuse(self, what: str) -> NoReturn:
         """Raise an ``InvalidValueError`` that names where the text comes from, and says what is wrong with it."""
-        place = f"{self.parameter} (from {self.variable})" if self.variable else self.parameter
-        raise InvalidValueError(f"{place}: {what}", column=self.parameter)
+        name = f"{self.parameter} (from {self.variable})" if self.variable else self.parameter
+        raise InvalidValueError(f"{name}: {what}", column=self.parameter)
 
 
 class Location(NamedTuple):
@@ -119,20 +134,6 @@ def resolve(db_path: str | os.PathLike[str] | URL | None = None, parameter: str 
     return locate(db_path, parameter).url
 
 
-def _url_of(db_path: str | os.PathLike[str] | URL, source: Source) -> URL:
-    if isinstance(db_path, URL):
-        return _from_url(db_path, source, named=db_path.drivername)
-    path = os.fspath(db_path) if isinstance(db_path, (str, os.PathLike)) else None
-    if not isinstance(path, str):
-        source.refuse("must be text, a path or a URL")
-    scheme = _meant_as_url(path)
-    if scheme is not None:
-        return _from_text(path, scheme, source)
-    if _is_pasted(path):
-        source.refuse(f"holds a URL or a password: {_POSTGRES_HINT}; or {_SQLITE_HINT}")
-    return _from_path(path, source)
-
-
 def path_of_file(path: str | os.PathLike[str], parameter: str = "path") -> Path:
     """The path of a file that is no database to connect to.
 
@@ -149,20 +150,51 @@ def path_of_file(path: str | os.PathLike[str], parameter: str = "path") -> Path:
     return Path(text)
 
 
-def _meant_as_url(text: str) -> re.Match[str] | None:
-    """The scheme of a URL, also behind what it was pasted with."""
-    start = 0
-    while (scheme := _SCHEME.match(text, start)) is None:
-        before = _BEFORE.match(text, start)
-        if before is None:
-            return None
-        start = before.end()
-    return scheme
+def hosts_in_query(text: str) -> tuple[str, dict[str, str]]:
+    """A URL with several hosts before its path, which SQLAlchemy cannot read, and the query that says the same."""
+    found = _AUTHORITY.match(text)
+    if found is None:
+        return text, {}
+    hosts = [_HOST.fullmatch(host) for host in found["hosts"].split(",")]
+    rest = f"{found['scheme']}{found['user'] or ''}{text[found.end() :]}"
+    names = [host["host"].strip("[]") if host else "" for host in hosts]
+    ports = [(host["port"] or "") if host else "?" for host in hosts]
+    return rest, {"host": ",".join(names), "port": ",".join(ports)}
 
 
-def _is_pasted(text: str) -> bool:
-    """Whether a URL stands further inside, or a password."""
-    return _PATH.match(text) is None and _PASTED.search(text) is not None
+def needs_libpq(query: Mapping[str, str | Sequence[str]]) -> bool:
+    """Whether the query of a URL asks for what only psycopg can do, and psycopg is there."""
+    asked = any(key in query and query[key] not in values for key, values in PSYCOPG_ONLY.items())
+    return asked and find_spec("psycopg") is not None
+
+
+def _url_of(db_path: str | os.PathLike[str] | URL, source: Source) -> URL:
+    if isinstance(db_path, URL):
+        return _from_url(db_path, source, named=db_path.drivername)
+    path = os.fspath(db_path) if isinstance(db_path, (str, os.PathLike)) else None
+    if not isinstance(path, str):
+        source.refuse("must be text, a path or a URL")
+    scheme = _meant_as_url(path)
+    if scheme is not None:
+        return _from_text(path, scheme, source)
+    if _is_pasted(path):
+        source.refuse(f"holds a URL or a password: {_POSTGRES_HINT}; or {_SQLITE_HINT}")
+    return _from_path(path, source)
+
+
+def _from_path(path: str, source: Source) -> URL:
+    if _NOTHING.fullmatch(path) or "\0" in path:
+        source.refuse("must not be empty, of blanks or quotes alone, or hold a NUL")
+    if path != MEMORY:
+        if _NEARLY_MEMORY.fullmatch(path):
+            source.refuse(f"a database in memory is {MEMORY}; for a file of this name write ./ before it")
+        absolute = None
+        with contextlib.suppress(RuntimeError):
+            absolute = str(Path(path).expanduser().absolute())
+        if absolute is None:
+            source.refuse("names the home folder of a user that does not exist")
+        path = absolute
+    return URL.create("sqlite+aiosqlite", database=path)
 
 
 def _from_text(text: str, scheme: re.Match[str], source: Source) -> URL:
@@ -188,29 +220,6 @@ def _from_text(text: str, scheme: re.Match[str], source: Source) -> URL:
     return _from_url(url, source, named=name)
 
 
-def _read(text: str) -> URL | None:
-    text, hosts = hosts_in_query(text)
-    url = make_url(text)
-    if not hosts:
-        return url
-    return None if url.query.keys() & hosts.keys() else url.update_query_dict(hosts)
-
-
-def _from_path(path: str, source: Source) -> URL:
-    if _NOTHING.fullmatch(path) or "\0" in path:
-        source.refuse("must not be empty, of blanks or quotes alone, or hold a NUL")
-    if path != MEMORY:
-        if _NEARLY_MEMORY.fullmatch(path):
-            source.refuse(f"a database in memory is {MEMORY}; for a file of this name write ./ before it")
-        absolute = None
-        with contextlib.suppress(RuntimeError):
-            absolute = str(Path(path).expanduser().absolute())
-        if absolute is None:
-            source.refuse("names the home folder of a user that does not exist")
-        path = absolute
-    return URL.create("sqlite+aiosqlite", database=path)
-
-
 def _from_url(url: URL, source: Source, *, named: str) -> URL:
     driver = _DRIVERS.get(url.drivername)
     if driver is None:
@@ -228,38 +237,25 @@ def _from_url(url: URL, source: Source, *, named: str) -> URL:
     return url.set(drivername=driver)
 
 
-_AUTHORITY = re.compile(r"(?P<scheme>[^/?]*://)(?P<user>[^/?]*@)?(?P<hosts>[^/?@]*,[^/?@]*)(?=[/?]|\Z)")
-_HOST = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?")
+def _read(text: str) -> URL | None:
+    text, hosts = hosts_in_query(text)
+    url = make_url(text)
+    if not hosts:
+        return url
+    return None if url.query.keys() & hosts.keys() else url.update_query_dict(hosts)
 
 
-def hosts_in_query(text: str) -> tuple[str, dict[str, str]]:
-    """A URL with several hosts before its path, which SQLAlchemy cannot read, and the query that says the same."""
-    found = _AUTHORITY.match(text)
-    if found is None:
-        return text, {}
-    hosts = [_HOST.fullmatch(host) for host in found["hosts"].split(",")]
-    rest = f"{found['scheme']}{found['user'] or ''}{text[found.end() :]}"
-    names = [host["host"].strip("[]") if host else "" for host in hosts]
-    ports = [(host["port"] or "") if host else "?" for host in hosts]
-    return rest, {"host": ",".join(names), "port": ",".join(ports)}
+def _meant_as_url(text: str) -> re.Match[str] | None:
+    """The scheme of a URL, also behind what it was pasted with."""
+    start = 0
+    while (scheme := _SCHEME.match(text, start)) is None:
+        before = _BEFORE.match(text, start)
+        if before is None:
+            return None
+        start = before.end()
+    return scheme
 
 
-# What only libpq does, with the values that ask for nothing that asyncpg does not do anyway.
-PSYCOPG_ONLY: Mapping[str, tuple[str, ...]] = {
-    "channel_binding": ("prefer", "disable"),
-    "gssencmode": ("prefer", "disable"),
-    "hostaddr": (),
-    "keepalives": (),
-    "keepalives_count": (),
-    "keepalives_idle": (),
-    "keepalives_interval": (),
-    "require_auth": (),
-    "sslsni": ("1",),
-    "tcp_user_timeout": (),
-}
-
-
-def needs_libpq(query: Mapping[str, str | Sequence[str]]) -> bool:
-    """Whether the query of a URL asks for what only psycopg can do, and psycopg is there."""
-    asked = any(key in query and query[key] not in values for key, values in PSYCOPG_ONLY.items())
-    return asked and find_spec("psycopg") is not None
+def _is_pasted(text: str) -> bool:
+    """Whether a URL stands further inside, or a password."""
+    return _PATH.match(text) is None and _PASTED.search(text) is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -69,12 +69,9 @@ class Transaction(Operations):
         """
         return self._part()
 
-    def _as_one(self) -> AbstractAsyncContextManager[Transaction]:
-        return nullcontext(self)
-
     @asynccontextmanager
     async def _part(self) -> AsyncGenerator[Transaction]:
-        async with self._executor.part() as executor:
+        async with self._executor.transaction() as executor:
             yield Transaction(executor)
 
 

@@ -138,24 +138,24 @@ def _step(word: str, head: list[str], depth: int) -> int:
 
 def _tokens(sql: str) -> Iterator[str]:
     """Words, names in quotes and signs, without blanks, comments and texts that no name can be."""
-    place = 0
-    while place < len(sql):
-        match = _TOKEN.match(sql, place)
+    position = 0
+    while position < len(sql):
+        match = _TOKEN.match(sql, position)
         assert match is not None
-        place = match.end()
+        position = match.end()
         if match["comment"]:
-            place = _after_comment(sql, place)
+            position = _after_comment(sql, position)
         elif match["token"]:
             yield match["token"]
 
 
-def _after_comment(sql: str, place: int) -> int:
+def _after_comment(sql: str, position: int) -> int:
     """Where a comment ends; in Postgres there may be comments in it."""
     depth = 1
     while depth:
-        match = _COMMENT.search(sql, place)
+        match = _COMMENT.search(sql, position)
         if match is None:
             return len(sql)
-        place = match.end()
+        position = match.end()
         depth += 1 if match[0] == "/*" else -1
-    return place
+    return position

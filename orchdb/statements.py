@@ -1,4 +1,4 @@
-"""Statements that are compiled once for each dialect: how values go into them, and how rows come out."""
+"""Statements that are compiled once for each dialect: how values go into them, and how rows come out, in portions."""
 
 from __future__ import annotations
 
@@ -21,6 +21,39 @@ ROWS_AT_A_TIME = 500
 ROWS_AT_ONCE = 25
 """Of an insert of many rows, on SQLite: 10 to 50 take the same time for each, within the noise."""
 Parameters = Sequence[Any] | Mapping[str, Any]
+_FROZEN_BY_PYTHON = 1000
+"""Objects at most: 3.12 starts with some hundreds. A program that freezes has many times as many."""
+
+
+class Statement(Generic[Row]):
+    """A Core statement on one table whose rows are ``Row``."""
+
+    def __init__(
+        self, table: Table, core: Executable, column_keys: Sequence[str] | None = None, *, changes_one: bool = False
+    ) -> None:
+        self.table = table.name
+        self._core = core
+        self._column_keys = column_keys
+        self._changes_one = changes_one
+        self._numbered: Insert | None = None
+        if isinstance(core, Insert) and not isinstance(table.c.id.type, Identifier):
+            # At once: SQLAlchemy keeps what an insert returns with it from the first look, also in its copies.
+            self._numbered = core.returning(table.c.id)
+        self._compiled: dict[str, CompiledStatement] = {}
+
+    def compiled(self, dialect: Dialect) -> CompiledStatement:
+        """The statement for this dialect, compiled at the first call."""
+        compiled = self._compiled.get(dialect.driver)
+        if compiled is None:
+            tells_number = getattr(dialect, "postfetch_lastrowid", False)
+            compiled = self._compiled[dialect.driver] = CompiledStatement(
+                self._core if tells_number or self._numbered is None else self._numbered,
+                dialect,
+                self._column_keys,
+                changes_one=self._changes_one,
+                numbered=self._numbered is not None,
+            )
+        return compiled
 
 
 class CompiledStatement:
@@ -46,10 +79,10 @@ class CompiledStatement:
         self.table = str(statement.table) if isinstance(statement, (Insert, Update, Delete)) else None
         """The table that it writes to."""
         positions = compiled.positiontup
-        places: list[str] = list(compiled.binds) if positions is None else list(positions)
-        names = list(dict.fromkeys(places))
-        # Where a value is bound in several places it is encoded once.
-        self._places = [names.index(name) for name in places] if len(places) > len(names) else None
+        bound: list[str] = list(compiled.binds) if positions is None else list(positions)
+        names = list(dict.fromkeys(bound))
+        # A value that is bound more than once is encoded once.
+        self._positions = [names.index(name) for name in bound] if len(bound) > len(names) else None
         binds: list[Any] = [compiled.binds[name] for name in names]
         self._names = names
         self._named = positions is None
@@ -58,14 +91,13 @@ class CompiledStatement:
         self._required: list[str] = [
             bind.type.column if getattr(bind.type, "required", False) else "" for bind in binds
         ]
-        columns: Sequence[Any] = compiled._result_columns  # pyright: ignore[reportPrivateUsage]
-        self.returns_rows = bool(columns)
+        types = _columns(statement)
+        self.returns_rows = bool(types)
         self.sql_of_rows = _of_rows(self.sql) if numbered and not self.returns_rows else None
         """The same for ``ROWS_AT_ONCE`` rows, whose values come one row behind the other; not where ids come back."""
-        self._keys = [str(column.keyname) for column in columns]  # SQLAlchemy's own kind of text is no key for orjson
-        processors = [(str(column.keyname), _decoder(column.type, dialect)) for column in columns]
-        decoders = [(key, decode) for key, decode in processors if decode is not None]
-        plain: dict[str, Any] = {str(column.keyname): getattr(column.type, "plain", None) for column in columns}
+        self._keys = list(types)
+        decoders = [(key, decode) for key, kind in types.items() if (decode := _decoder(kind, dialect)) is not None]
+        plain: dict[str, Any] = {key: getattr(kind, "plain", None) for key, kind in types.items()}
         self._numbers = [(key, *plain[key], decode) for key, decode in decoders if plain[key]]
         self._decoders = [(key, decode) for key, decode in decoders if not plain[key]]
 
@@ -77,8 +109,8 @@ class CompiledStatement:
         encoded = [values[name] if encode is None else encode(values[name]) for name, encode in self._encoders]
         if None in encoded:
             self._refuse_missing(encoded)
-        if self._places is not None:
-            return [encoded[place] for place in self._places]
+        if self._positions is not None:
+            return [encoded[position] for position in self._positions]
         return dict(zip(self._names, encoded, strict=True)) if self._named else encoded
 
     def many(self, rows: Sequence[Mapping[str, Any]]) -> list[Parameters]:
@@ -102,7 +134,7 @@ class CompiledStatement:
         """The values that a row's columns get, of what ``parameters`` gave."""
         named = parameters
         if not isinstance(named, Mapping):
-            names = self._names if self._places is None else [self._names[place] for place in self._places]
+            names = self._names if self._positions is None else [self._names[each] for each in self._positions]
             named = dict(zip(names, named, strict=True))
         prefix = "" if self.is_insert else "new_"
         return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
@@ -124,79 +156,10 @@ class CompiledStatement:
         return rows
 
 
-def _of_rows(insert: str) -> str:
-    beginning, values, row = insert.rpartition(" VALUES ")
-    return beginning + values + ", ".join([row] * ROWS_AT_ONCE)
-
-
-def _encoder(bind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
-    """The check of a bound value."""
-    kind: Any = bind.type
-    encoder: Callable[[Any], Any] | None = kind._cached_bind_processor(dialect)
-    return encoder
-
-
-def _decoder(kind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
-    decoder: Callable[[Any], Any] | None = kind._cached_result_processor(dialect, None)
-    return decoder
-
-
-class Statement(Generic[Row]):
-    """A Core statement on one table whose rows are ``Row``."""
-
-    def __init__(
-        self, table: Table, core: Executable, column_keys: Sequence[str] | None = None, *, changes_one: bool = False
-    ) -> None:
-        self.table = table.name
-        self._core = core
-        self._column_keys = column_keys
-        self._changes_one = changes_one
-        self._number = table.c.id if isinstance(core, Insert) and not isinstance(table.c.id.type, Identifier) else None
-        self._prepared: dict[str, CompiledStatement] = {}
-
-    def compiled(self, dialect: Dialect) -> CompiledStatement:
-        """The statement for this dialect, compiled at the first call."""
-        compiled = self._prepared.get(dialect.driver)
-        if compiled is None:
-            core = self._core
-            tells_number = getattr(dialect, "postfetch_lastrowid", False)
-            if self._number is not None and isinstance(core, Insert) and not tells_number:
-                core = core.returning(self._number)
-            compiled = CompiledStatement(
-                core,
-                dialect,
-                self._column_keys,
-                changes_one=self._changes_one,
-                numbered=self._number is not None,
-            )
-            self._prepared[dialect.driver] = compiled
-        return compiled
-
-
-_FROZEN_BY_PYTHON = 1000
-"""Objects at most: 3.12 starts with some hundreds. A program that freezes has many times as many."""
-
-
-def set_aside() -> Callable[[], None]:
-    """What to call after each portion of a list: the rows are then out of the way of Python's collector of cycles.
-
-    It stops every thread to look at all objects that may be part of a cycle, again each time that they have grown by a
-    quarter: 300,000 rows, which are part of none, cost a tenth of a second at a time and half of the time in all. To
-    freeze all objects and thaw them makes them old without a look at them. A program that has frozen objects of its own
-    keeps them frozen.
-    """
-    return _nothing if gc.get_freeze_count() > _FROZEN_BY_PYTHON else _make_old
-
-
-def _make_old() -> None:
-    try:
-        gc.freeze()
-    finally:
-        gc.unfreeze()
-
-
-def _nothing() -> None:
-    pass
+@lru_cache(maxsize=8)
+def newest_id(table: Table) -> Statement[Any]:
+    """The highest id of a log."""
+    return Statement(table, select(func.coalesce(func.max(table.c.id), 0)))
 
 
 def all_rows(compiled: CompiledStatement, fetch: Callable[[int], list[Any]]) -> list[Any]:
@@ -223,7 +186,50 @@ async def in_portions(compiled: CompiledStatement, records: list[Any]) -> list[A
     return records
 
 
-@lru_cache(maxsize=8)
-def newest_id(table: Table) -> Statement[Any]:
-    """The highest id of a log."""
-    return Statement(table, select(func.coalesce(func.max(table.c.id), 0)))
+def set_aside() -> Callable[[], None]:
+    """What to call after each portion of a list: the rows are then out of the way of Python's collector of cycles.
+
+    It stops every thread to look at all objects that may be part of a cycle, again each time that they have grown by a
+    quarter: 300,000 rows, which are part of none, cost a tenth of a second at a time and half of the time in all. To
+    freeze all objects and thaw them makes them old without a look at them. A program that has frozen objects of its own
+    keeps them frozen.
+    """
+    return _nothing if gc.get_freeze_count() > _FROZEN_BY_PYTHON else _make_old
+
+
+def _of_rows(insert: str) -> str:
+    beginning, values, row = insert.rpartition(" VALUES ")
+    return beginning + values + ", ".join([row] * ROWS_AT_ONCE)
+
+
+def _columns(statement: Any) -> dict[str, Any]:
+    """The columns of the rows that a statement returns, by their names, with their types.
+
+    The names are text: SQLAlchemy's own kind of it is no key for orjson.
+    """
+    columns: Any = getattr(statement, "exported_columns", None)
+    return {} if columns is None else {str(name): column.type for name, column in columns.items()}
+
+
+def _encoder(bind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
+    """The check of a bound value."""
+    kind: Any = bind.type
+    encoder: Callable[[Any], Any] | None = kind.dialect_impl(dialect).bind_processor(dialect)
+    return encoder
+
+
+def _decoder(kind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
+    """What makes of the driver's value what callers see; ``None`` where that is the same."""
+    decoder: Callable[[Any], Any] | None = kind.dialect_impl(dialect).result_processor(dialect, None)
+    return decoder
+
+
+def _make_old() -> None:
+    try:
+        gc.freeze()
+    finally:
+        gc.unfreeze()
+
+
+def _nothing() -> None:
+    pass

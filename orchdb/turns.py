@@ -130,7 +130,7 @@ class Turns:
                 turn.granted.set_result(None)
                 return
 
-    def shielded(self) -> asyncio.Future[None]:
+    def for_the_end(self) -> asyncio.Future[None]:
         """Take the turn for the end of a part or the block: it is done when no call is under way any more."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._busy:

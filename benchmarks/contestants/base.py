@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -78,6 +78,10 @@ class Contestant:
             return int(connection.execute(f"SELECT count(*) FROM {self.table}").fetchone()[0])
         finally:
             connection.close()
+
+
+Places = Callable[[str, type[Contestant]], str]
+"""How a contestant gets its place: a file or a URL, by its key and its class."""
 
 
 def multiply(path: str | Path, table: str, key: str, times: int) -> None:

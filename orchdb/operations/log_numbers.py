@@ -18,9 +18,9 @@ class Numbers:
 
     def add(self, number: int) -> bool:
         """Whether it was not there before."""
-        place, bit = number >> 8, 1 << (number & 255)
-        bits = self._bits.get(place, 0)
-        self._bits[place] = bits | bit
+        block, bit = number >> 8, 1 << (number & 255)
+        bits = self._bits.get(block, 0)
+        self._bits[block] = bits | bit
         return not bits & bit
 
     def __contains__(self, number: int) -> bool:
@@ -30,7 +30,7 @@ class Numbers:
 def runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
     """The first and the last of each range of ascending numbers without a gap, of a bounded length."""
     start = 0
-    for place, number in enumerate(numbers):
-        if place + 1 == len(numbers) or numbers[place + 1] != number + 1 or place + 1 - start == LINES_AT_A_TIME:
+    for index, number in enumerate(numbers):
+        if index + 1 == len(numbers) or numbers[index + 1] != number + 1 or index + 1 - start == LINES_AT_A_TIME:
             yield numbers[start], number
-            start = place + 1
+            start = index + 1

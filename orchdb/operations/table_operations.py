@@ -1,11 +1,10 @@
-"""What the operations of all tables share: checking names, changing one row, listing a page."""
+"""What the operations of all tables share: changing one row, listing a page, going through a log."""
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -37,18 +36,6 @@ class TableOperations(ABC):
     def _executor(self) -> Executor:
         """How the statements of the operations reach the database."""
 
-    @abstractmethod
-    def transaction(self) -> AbstractAsyncContextManager[TableOperations]:
-        """Open a block that is applied as a whole or not at all.
-
-        Returns:
-            A context manager for ``async with``, which gives the operations in the block.
-        """
-
-    def _as_one(self) -> AbstractAsyncContextManager[TableOperations]:
-        """Several statements in one transaction, without a part of its own where there is a transaction already."""
-        return self.transaction()
-
     async def _change(
         self,
         operation: str,
@@ -60,20 +47,15 @@ class TableOperations(ABC):
         if_status: str | None = None,
     ) -> bool:
         """Change one living row; ``fill_null`` values only fill what is NULL. False if there is no such row."""
-        values: dict[str, Any] = {"row_id": row_id, "if_status": if_status}
         if_column = None if if_status is None else "status"
         if not changes:
+            values = {"row_id": row_id, "if_status": if_status}
             return bool(await self._executor.fetch_value(operation, statements.present(if_column), values))
-        for name, value in (*changes.items(), *fill_null.items()):
-            values[f"new_{name}"] = value
-        names = [*changes]
-        if "updated_at" in statements.columns and "updated_at" not in changes:
-            names.append("updated_at")
-            values["new_updated_at"] = now()
-        statement = statements.update(tuple(sorted(names)), tuple(sorted(fill_null)), if_column)
+        statement, values = _update(statements, row_id, changes, fill_null, if_status)
+        moves = values.get(f"new_{statements.parent}") is not None
         if "updated_at" not in changes or len(changes) == 1:
-            if values.get(f"new_{statements.parent}") is not None:
-                return await self._move(operation, statements, statement, values, if_column)
+            if moves:
+                return await _move(self._executor, operation, statements, statement, values, if_column)
             return await self._executor.execute(operation, statement, values) > 0
         # A time that is given is written alone: the trigger that serves other programs takes an unchanged updated_at,
         # beside other changes, for a forgotten one. What would be refused is refused before the transaction begins.
@@ -81,35 +63,14 @@ class TableOperations(ABC):
             return False
         # From here on in UTC: a naive one has been warned of.
         changes = {name: _aware(value) for name, value in changes.items()}
-        rest = {name: value for name, value in changes.items() if name != "updated_at"}
-        async with self.transaction() as tx:
-            changed = await tx._change(operation, statements, row_id, rest, fill_null=fill_null, if_status=if_status)
-            return changed and await tx._change(operation, statements, row_id, {"updated_at": changes["updated_at"]})
-
-    async def _move(
-        self,
-        operation: str,
-        statements: TableStatements[Any],
-        statement: Statement[Any],
-        values: Mapping[str, Any],
-        if_column: str | None,
-    ) -> bool:
-        """Change the parent of one row, and what else the statement changes, but never in a circle.
-
-        The statement looks at all ancestors, so everyone who changes a parent does so in turn: two of them at once
-        would not see each other's change.
-        """
-        if not self._executor.check(operation, statement, values):
-            return False
-        async with self._as_one() as tx:
-            await tx._executor.execute(operation, in_turn(statements.table), {})
-            if await tx._executor.execute(operation, statement, values):
-                return True
-            if not await tx._executor.fetch_value(operation, statements.circle(if_column), values):
-                return False
-        with failures_reported(operation, statements.table.name):
-            place = f"{statements.table.name}.{statements.parent}"
-            raise InvalidValueError(f"{place}: no row can be its own ancestor", column=statements.parent)
+        given = {"updated_at": changes.pop("updated_at")}
+        async with self._executor.transaction() as executor:
+            statement, values = _update(statements, row_id, changes, fill_null, if_status)
+            if moves:
+                changed = await _move(executor, operation, statements, statement, values, if_column)
+            else:
+                changed = await executor.execute(operation, statement, values) > 0
+            return changed and await executor.execute(operation, *_update(statements, row_id, given)) > 0
 
     async def _add(
         self, operation: str, statements: TableStatements[Any], row_id: str, amounts: Mapping[str, Any]
@@ -213,6 +174,51 @@ class TableOperations(ABC):
                 looked_at = 0
                 await asyncio.sleep(0)
         return sorted(found)
+
+
+def _update(
+    statements: TableStatements[Any],
+    row_id: str,
+    changes: Mapping[str, Any],
+    fill_null: Mapping[str, Any] = MappingProxyType({}),
+    if_status: str | None = None,
+) -> tuple[Statement[Any], dict[str, Any]]:
+    """The statement that changes one living row, and its values; ``updated_at`` is now if no other time is given."""
+    values: dict[str, Any] = {"row_id": row_id, "if_status": if_status}
+    for name, value in (*changes.items(), *fill_null.items()):
+        values[f"new_{name}"] = value
+    names = [*changes]
+    if "updated_at" in statements.columns and "updated_at" not in changes:
+        names.append("updated_at")
+        values["new_updated_at"] = now()
+    if_column = None if if_status is None else "status"
+    return statements.update(tuple(sorted(names)), tuple(sorted(fill_null)), if_column), values
+
+
+async def _move(
+    executor: Executor,
+    operation: str,
+    statements: TableStatements[Any],
+    statement: Statement[Any],
+    values: Mapping[str, Any],
+    if_column: str | None,
+) -> bool:
+    """Change the parent of one row, and what else the statement changes, but never in a circle.
+
+    The statement looks at all ancestors, so everyone who changes a parent does so in turn: two of them at once would
+    not see each other's change.
+    """
+    if not executor.check(operation, statement, values):
+        return False
+    async with executor.as_one() as tx:
+        await tx.execute(operation, in_turn(statements.table), {})
+        if await tx.execute(operation, statement, values):
+            return True
+        if not await tx.fetch_value(operation, statements.circle(if_column), values):
+            return False
+    with failures_reported(operation, statements.table.name):
+        column = f"{statements.table.name}.{statements.parent}"
+        raise InvalidValueError(f"{column}: no row can be its own ancestor", column=statements.parent)
 
 
 def _aware(value: Any) -> Any:

@@ -205,13 +205,13 @@ class PostgresBackend(Backend):
         last, before = high_watermarks.found(await run(compiled, compiled.parameters({})))
         compiled = high_watermarks.beginning(table).compiled(self.dialect)
         # Only a transaction that was at work already may have taken any id; all others take those behind the last one.
-        outcome = await run(compiled, compiled.parameters({"after_id": 0 if before.writers else last}))
-        return high_watermarks.found(outcome)[1]
+        result = await run(compiled, compiled.parameters({"after_id": 0 if before.writers else last}))
+        return high_watermarks.found(result)[1]
 
     async def filled(self, table: Table, gaps: Sequence[tuple[int, int]]) -> list[int]:
         compiled = high_watermarks.filled(table).compiled(self.dialect)
-        outcome = await self.read_newest(compiled, compiled.parameters(high_watermarks.ranges(gaps)))
-        return [row["id"] for row in outcome.rows]
+        result = await self.read_newest(compiled, compiled.parameters(high_watermarks.ranges(gaps)))
+        return [row["id"] for row in result.rows]
 
     def write(self, compiled: CompiledStatement, parameters: Parameters) -> Awaitable[StatementResult]:
         if compiled.is_insert and self._inserts is not None:

@@ -130,5 +130,5 @@ def target(sql: str) -> tuple[str, tuple[str, ...]]:
 
 def hang_up(descriptor: int) -> None:
     """End a connection from below, so that whoever waits for the server there gets an error."""
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as line:
-        line.shutdown(socket.SHUT_RDWR)
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
+        connection.shutdown(socket.SHUT_RDWR)

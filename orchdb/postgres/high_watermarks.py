@@ -67,13 +67,13 @@ def ranges(gaps: Sequence[tuple[int, int]]) -> dict[str, str]:
     }
 
 
-def found(outcome: StatementResult) -> tuple[int, HighWatermark]:
+def found(result: StatementResult) -> tuple[int, HighWatermark]:
     """What one of the statements gave: the last id that was taken, and the high watermark.
 
     Raises:
         OperationError: The server is a standby.
     """
-    (row,) = outcome.rows
+    (row,) = result.rows
     if row["standby"]:
         raise OperationError("the server is a standby: it does not know who is writing")
     numbers = [int(number) for number in row.get("gaps", "").split()]

@@ -74,9 +74,9 @@ async def connect_to_first(hosts: Sequence[Host], attributes: str, *, shuffled: 
     failures: list[tuple[Host, BaseException]] = []
     for attribute in wanted:
         for host in order:
-            place = {"host": host.name or None, "port": int(host.port) if host.port else None}
+            address = {"host": host.name or None, "port": int(host.port) if host.port else None}
             try:
-                return await in_time(asyncpg.connect(**place, **arguments, target_session_attrs=attribute))
+                return await in_time(asyncpg.connect(**address, **arguments, target_session_attrs=attribute))
             except (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched) as error:
                 failures.append((host, error))
     if len(hosts) == 1:

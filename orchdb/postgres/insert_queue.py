@@ -1,4 +1,4 @@
-"""Appends that share a commit: what many tasks insert into Postgres at the same moment goes to the server together.
+"""Inserts that share a commit: what many tasks insert into Postgres at the same moment goes to the server together.
 
 A few inserts at a time each take a connection and one round trip, in the caller's own task. When more are waiting than
 that, they become a group: one transaction, one stream of rows for each table, one commit; each caller's ``await``
@@ -41,7 +41,7 @@ class _Entry:
     compiled: CompiledStatement
     parameters: Parameters
     turn: asyncio.Future[StatementResult | None]
-    """Its outcome in a group, or ``None``: the caller may run it alone."""
+    """Its result in a group, or ``None``: the caller may run it alone."""
 
 
 class InsertQueue:
@@ -73,7 +73,7 @@ class InsertQueue:
         self._scheduled = False
 
     def run(self, compiled: CompiledStatement, parameters: Parameters) -> Awaitable[StatementResult]:
-        """The outcome of an insert, after the commit that holds it."""
+        """The result of an insert, after the commit that holds it."""
         if self._alone_left and not self._groups and not self._waiting and not self._failed:
             self._alone_left -= 1
             return self._alone(compiled, parameters)
@@ -93,13 +93,13 @@ class InsertQueue:
         self._wake()
         turn = entry.turn
         try:
-            outcome = await turn
+            result = await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.exception() is None and turn.result() is None:
                 self._alone_left += 1
                 self._wake()
             raise
-        return await self._alone(entry.compiled, entry.parameters) if outcome is None else outcome
+        return await self._alone(entry.compiled, entry.parameters) if result is None else result
 
     def _wake(self) -> None:
         # At the end of this turn of the loop, so that every task that is ready to insert joins the group.
@@ -152,16 +152,16 @@ class InsertQueue:
 
     async def _run_on(self, conn: DriverConnection, members: list[_Entry]) -> None:
         try:
-            outcomes = await _insert(conn, members)
+            results = await _insert(conn, members)
         except Exception as error:
             if isinstance(error, TimeoutError) or conn.closed():
                 raise  # nobody knows whether the commit arrived
             await shielded(_undo(conn))
             self._failed.extend(members)
             return
-        for entry, outcome in zip(members, outcomes, strict=True):
+        for entry, result in zip(members, results, strict=True):
             if not entry.turn.done():
-                entry.turn.set_result(outcome)
+                entry.turn.set_result(result)
 
     async def close(self) -> None:
         """Let no insert wait any longer."""
@@ -176,18 +176,18 @@ class InsertQueue:
 
 
 async def _insert(conn: DriverConnection, members: Sequence[_Entry]) -> list[StatementResult]:
-    """The outcomes of the members, after their commit."""
+    """The results of the members, after their commit."""
     tables: dict[CompiledStatement, list[int]] = {}
-    for place, entry in enumerate(members):
-        tables.setdefault(entry.compiled, []).append(place)
-    outcomes = [StatementResult([], 1)] * len(members)
+    for index, entry in enumerate(members):
+        tables.setdefault(entry.compiled, []).append(index)
+    results = [StatementResult([], 1)] * len(members)
     await conn.script(_BEGIN)
-    for compiled, places in tables.items():
-        numbers = await conn.run_many(compiled, [members[place].parameters for place in places])
-        for place, number in zip(places, numbers, strict=False):  # none where the rows brought their own
-            outcomes[place] = StatementResult([], 1, number)
+    for compiled, indexes in tables.items():
+        numbers = await conn.run_many(compiled, [members[index].parameters for index in indexes])
+        for index, number in zip(indexes, numbers, strict=False):  # none where the rows brought their own
+            results[index] = StatementResult([], 1, number)
     await conn.script("COMMIT")
-    return outcomes
+    return results
 
 
 async def _undo(conn: DriverConnection) -> None:

@@ -1,4 +1,4 @@
-"""The places of a pool: first come, first served; who waits for one waits for a time, and not beyond the pool's end."""
+"""The connections to a Postgres server: lent first come, first served, and given back when nobody needs them."""
 
 from __future__ import annotations
 
@@ -12,73 +12,10 @@ from orchdb.concurrency import shielded
 from orchdb.errors import NotConnectedError, OperationError
 from orchdb.postgres.drivers import DriverConnection
 
-
-class Slots:
-    """So many places.
-
-    Args:
-        limit: How many there are.
-        timeout: Seconds that a task waits for one.
-    """
-
-    def __init__(self, limit: int, timeout: float) -> None:
-        self._free = limit
-        self._timeout = timeout
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._closed = False
-
-    def all_taken(self) -> bool:
-        """Whether the next one who asks has to wait."""
-        return not self._free
-
-    async def acquire(self) -> None:
-        """Take a place, until ``release``.
-
-        Raises:
-            OperationError: None became free in time.
-            NotConnectedError: The pool is closed, or was closed meanwhile.
-        """
-        self.check()
-        if self._free:
-            self._free -= 1
-            return
-        slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(slot)
-        try:
-            await done_within(slot, self._timeout)
-        except asyncio.CancelledError:
-            if not slot.cancel() and slot.exception() is None:
-                self.release()
-            raise
-        if slot.cancel():
-            raise OperationError("no connection of the pool became free within pool_timeout")
-        slot.result()
-
-    def release(self) -> None:
-        """Give the place to the next one."""
-        while self._waiting:
-            slot = self._waiting.popleft()
-            if not slot.done():
-                slot.set_result(None)
-                return
-        self._free += 1
-
-    def check(self) -> None:
-        """Raise if the pool is closed."""
-        if self._closed:
-            raise NotConnectedError("the manager is closed")
-
-    def close(self) -> None:
-        """Let nobody wait any more."""
-        self._closed = True
-        for slot in self._waiting:
-            if not slot.done():
-                slot.set_exception(NotConnectedError("the manager was closed while this waited"))
-        self._waiting.clear()
-
-
 PING_AFTER_SECONDS = 1.0
+"""A connection that has been idle for longer is asked whether it still answers."""
 GIVE_BACK_SECONDS = 30.0
+"""Who has been idle for longer goes back to SQLAlchemy's pool."""
 
 
 class ConnectionPool:
@@ -228,3 +165,67 @@ class ConnectionPool:
         task = self._loop.create_task(ending)
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
+
+
+class Slots:
+    """The right to hold one of so many connections; who waits for it waits for a time, and not beyond the pool's end.
+
+    Args:
+        limit: How many there are.
+        timeout: Seconds that a task waits for one.
+    """
+
+    def __init__(self, limit: int, timeout: float) -> None:
+        self._free = limit
+        self._timeout = timeout
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._closed = False
+
+    def all_taken(self) -> bool:
+        """Whether the next one who asks has to wait."""
+        return not self._free
+
+    async def acquire(self) -> None:
+        """Take one, until ``release``.
+
+        Raises:
+            OperationError: None became free in time.
+            NotConnectedError: The pool is closed, or was closed meanwhile.
+        """
+        self.check()
+        if self._free:
+            self._free -= 1
+            return
+        slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(slot)
+        try:
+            await done_within(slot, self._timeout)
+        except asyncio.CancelledError:
+            if not slot.cancel() and slot.exception() is None:
+                self.release()
+            raise
+        if slot.cancel():
+            raise OperationError("no connection of the pool became free within pool_timeout")
+        slot.result()
+
+    def release(self) -> None:
+        """Give it to the next one."""
+        while self._waiting:
+            slot = self._waiting.popleft()
+            if not slot.done():
+                slot.set_result(None)
+                return
+        self._free += 1
+
+    def check(self) -> None:
+        """Raise if the pool is closed."""
+        if self._closed:
+            raise NotConnectedError("the manager is closed")
+
+    def close(self) -> None:
+        """Let nobody wait any more."""
+        self._closed = True
+        for slot in self._waiting:
+            if not slot.done():
+                slot.set_exception(NotConnectedError("the manager was closed while this waited"))
+        self._waiting.clear()

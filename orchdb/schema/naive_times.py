@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
+from inspect import currentframe
 from types import FrameType
 
 # Between the caller and us stand our own coroutines, and where a task runs one of them the event loop's code.
@@ -20,7 +20,7 @@ def warn_of_naive(column: str) -> None:
     Args:
         column: The column or parameter, for the message.
     """
-    frame = _caller(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
+    frame = _caller(currentframe())
     warnings.warn_explicit(
         f"{column}: a datetime without a time zone is taken as UTC; datetime.now(UTC) has one",
         NaiveDatetimeWarning,
@@ -31,10 +31,8 @@ def warn_of_naive(column: str) -> None:
     )
 
 
-def _caller(frame: FrameType) -> FrameType:
-    found: FrameType | None = frame
-    while found is not None:
-        if str(found.f_globals.get("__name__", "")).partition(".")[0] not in _NOT_THE_CALLER:
-            return found
-        frame, found = found, found.f_back
+def _caller(frame: FrameType | None) -> FrameType:
+    assert frame is not None
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] in _NOT_THE_CALLER:
+        frame = frame.f_back
     return frame

@@ -69,7 +69,7 @@ class SqliteBackend(Backend):
             # A private file: reading and writing work as on any other.
             self._folder = PrivateFolder()
             url = url.set(database=str(self._folder.path / "memory.db"))
-        # SQLite keeps the WAL beside the file that a link points to, so that file is the one to create and to watch.
+        # SQLite keeps the WAL beside the file that a link points to, so that file is the one to create and to guard.
         self.path = Path(os.path.realpath(url.database or ""))
         self._guard = FileGuard(self.path)
         self._frozen: Frozen | None = None
@@ -119,8 +119,8 @@ class SqliteBackend(Backend):
             )
         if not self._read_only:
             await self._open_writer(create=step is revisions.Step.CREATE)
-        self._reads = ReadPool(self._open_reader, READERS, self._guard)
-        self._queues.append(self._reads)
+        self._read_pool = ReadPool(self._open_reader, READERS, self._guard)
+        self._queues.append(self._read_pool)
         await conn.call(Pragma("busy_timeout", WAIT_MS))
         await conn.call(Pragma("schema_version"))  # it has to read once to know that the file is in WAL mode by now
         self._guard.begin()
@@ -129,14 +129,14 @@ class SqliteBackend(Backend):
         connection = await self._connect(AsyncConnection(self._write_engine))
         if create:
             await revisions.create(connection, self._schema_path)
-        self._writes = WriteQueue(await driver_connection(connection), self._lock_timeout, self._guard)
-        self._queues.append(self._writes)
+        self._write_queue = WriteQueue(await driver_connection(connection), self._lock_timeout, self._guard)
+        self._queues.append(self._write_queue)
 
     async def back_up(self, target: Path) -> None:
         await back_up(self._read_uri, target)
 
     async def give_back(self) -> None:
-        await give_back(self._reads.run, self._writes.run, self._writes.conn.call, self._lock_timeout)
+        await give_back(self._read_pool.run, self._write_queue.run, self._write_queue.conn.call, self._lock_timeout)
 
     async def _open_reader(self) -> DriverConnection:
         return await driver_connection(await self._connect(AsyncConnection(self._read_engine)))
@@ -147,7 +147,7 @@ class SqliteBackend(Backend):
 
     def fail_all(self) -> None:
         if not self._read_only:
-            self._writes.fail_all()
+            self._write_queue.fail_all()
 
     async def close(self) -> None:
         if os.getpid() != self._process:
@@ -170,14 +170,14 @@ class SqliteBackend(Backend):
     def read(self, compiled: CompiledStatement, parameters: Parameters) -> Awaitable[StatementResult]:
         if self._frozen is not None:
             return self._read_frozen(self._frozen, compiled, parameters)
-        return self._reads.run(OneStatement(compiled, parameters))
+        return self._read_pool.run(OneStatement(compiled, parameters))
 
     async def _read_frozen(
         self, frozen: Frozen, compiled: CompiledStatement, parameters: Parameters
     ) -> StatementResult:
-        outcome: StatementResult = await self._reads.run(OneStatement(compiled, parameters))
+        result: StatementResult = await self._read_pool.run(OneStatement(compiled, parameters))
         frozen.check()
-        return outcome
+        return result
 
     async def high_watermark(self, table: Table) -> HighWatermark:
         compiled = newest_id(table).compiled(self.dialect)
@@ -198,21 +198,21 @@ class SqliteBackend(Backend):
         return future
 
     def write(self, compiled: CompiledStatement, parameters: Parameters) -> Awaitable[StatementResult]:
-        return self._writes.run(OneStatement(compiled, parameters))
+        return self._write_queue.run(OneStatement(compiled, parameters))
 
     async def write_many(self, compiled: CompiledStatement, parameters: Sequence[Parameters]) -> list[int]:
-        numbers: list[int] = await self._writes.run(ManyRows(compiled, parameters))
+        numbers: list[int] = await self._write_queue.run(ManyRows(compiled, parameters))
         return numbers
 
     async def begin(self) -> BackendTransaction:
-        conn = await self._writes.acquire()
+        conn = await self._write_queue.acquire()
         try:
             self._guard.check()
             await self._begin(conn.connection)
         except BaseException:
-            self._writes.release()
+            self._write_queue.release()
             raise
-        return SqliteTransaction(self._writes, self._write_engine, self._guard)
+        return SqliteTransaction(self._write_queue, self._write_engine, self._guard)
 
     async def _begin(self, connection: AsyncConnection) -> None:
         """Take the write lock."""

@@ -42,15 +42,15 @@ async def back_up(source: str, target: Path) -> None:
         sqlite3.Error: The database cannot be read, or the disk is full.
     """
     stop = threading.Event()
-    work = in_thread(partial(_back_up, source, _expanded(target), stop))
+    copying = in_thread(partial(_back_up, source, _expanded(target), stop))
     try:
-        await asyncio.wait((work,))
+        await asyncio.wait((copying,))
     except asyncio.CancelledError:
         stop.set()
         with contextlib.suppress(Exception):
-            await shielded(work)
+            await shielded(copying)
         raise
-    work.result()
+    copying.result()
 
 
 @asynccontextmanager

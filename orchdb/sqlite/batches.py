@@ -45,7 +45,7 @@ def run_batch(
         batch: What to run.
         guard: Raises if nothing may be written.
         connection: Where to run it.
-        merged: Whether neighbours that are alike run as one.
+        merged: Whether neighbours with one ``merge_key`` run as one.
     """
     try:
         _undo(connection)  # what should have ended the last one has failed

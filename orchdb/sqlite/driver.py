@@ -1,37 +1,47 @@
-"""aiosqlite's thread: the one place that knows the private names of that driver."""
+"""aiosqlite: its connection and thread, and the one place that knows private names of that driver."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+import aiosqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchdb.concurrency import shielded
+from orchdb.concurrency import in_thread, shielded
 from orchdb.errors import NotConnectedError
 from orchdb.sqlite.foreign_triggers import SqliteConnection
 from orchdb.sqlite.jobs import Failure, Job, attempt
 
-
-async def driver_connection(connection: AsyncConnection) -> DriverConnection:
-    return DriverConnection(connection, (await connection.get_raw_connection()).driver_connection)
-
-
 CLOSED = "the manager was closed while this waited"
 
 
-def set_result(future: asyncio.Future[Any], result: Any) -> None:
-    """Give the result to the caller, or raise there what it carries; a caller who has given up gets nothing."""
-    if future.done():
-        return
-    if isinstance(result, Failure):
-        future.set_exception(result.error)
-    else:
-        future.set_result(result)
+async def connected(*arguments: Any, **options: Any) -> aiosqlite.Connection:
+    """A connection of the driver's, whose thread does not keep the program from ending."""
+    connection = aiosqlite.connect(*arguments, **options)
+    thread = connection._thread  # pyright: ignore[reportPrivateUsage]
+    thread.daemon = True
+    try:
+        return await connection
+    except BaseException:
+        # It has been told to end. Until then it answers to this event loop, which may be the next thing to end.
+        await shielded(in_thread(thread.join))
+        raise
+
+
+def configured(configure: Callable[[SqliteConnection], None], driver: Any) -> Awaitable[None]:
+    """Set up a connection of the driver's in one hop: each call through an adapter would be one of its own."""
+    done: Awaitable[None] = driver._execute(lambda: configure(driver._conn))
+    return done
+
+
+async def driver_connection(connection: AsyncConnection) -> DriverConnection:
+    """The driver's side of a connection of SQLAlchemy's."""
+    return DriverConnection(connection, (await connection.get_raw_connection()).driver_connection)
 
 
 class DriverConnection:
@@ -85,3 +95,13 @@ class DriverConnection:
 def closed() -> NotConnectedError:
     """The failure of what was still waiting when the manager was closed."""
     return NotConnectedError(CLOSED)
+
+
+def set_result(future: asyncio.Future[Any], result: Any) -> None:
+    """Give the result to the caller, or raise there what it carries; a caller who has given up gets nothing."""
+    if future.done():
+        return
+    if isinstance(result, Failure):
+        future.set_exception(result.error)
+    else:
+        future.set_result(result)

@@ -80,14 +80,6 @@ def file_uri(path: Path, **options: str) -> str:
     return f"file:{quote(os.fsencode(path))}?{query}"
 
 
-def _make_file(path: Path) -> None:
-    if sys.platform == "linux":
-        # Without a descriptor: another manager of this process may have opened the file before it would be closed.
-        os.mknod(path, stat.S_IFREG | 0o600)
-    else:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-
-
 class PrivateFolder:
     """A folder for a database that lives as long as its manager, in memory-backed storage where that has room.
 
@@ -110,21 +102,6 @@ class PrivateFolder:
         self.remove = weakref.finalize(self, _remove, self.path, os.getpid())
 
 
-def _storage() -> str:
-    memory = _room(_MEMORY)
-    if memory >= _ENOUGH:
-        return _MEMORY
-    temporary = tempfile.gettempdir()
-    return temporary if _room(temporary) > memory else _MEMORY
-
-
-def _room(folder: str) -> int:
-    """The free bytes of a folder that can be written; -1 if it is none."""
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return -1
-    return shutil.disk_usage(folder).free
-
-
 def temp_store(room: int = 0) -> int:
     """What ``PRAGMA temp_store`` has to be: 0, files, if SQLite finds a folder for them; else 2, memory.
 
@@ -139,11 +116,6 @@ def temp_store(room: int = 0) -> int:
     folders = (os.environ.get("SQLITE_TMPDIR"), os.environ.get("TMPDIR"), "/var/tmp", "/usr/tmp", "/tmp", ".")  # noqa: S108
     found = next((free for folder in folders if folder and (free := _room(folder)) >= 0), -1)
     return 0 if found >= room else 2
-
-
-def _remove(folder: Path, process: int) -> None:
-    if os.getpid() == process:  # a forked child that exits must not take the folder along
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def named(path: Path, error: BaseException) -> OperationError:
@@ -205,14 +177,6 @@ class Frozen:
         return [_content(self._path), _content(self._path.with_name(f"{self._path.name}-wal"))]
 
 
-def _content(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns, found.st_ino
-
-
 class FileGuard:
     """Notices that SQLite's open file is no longer the one at its path, or is damaged: writes would be lost."""
 
@@ -253,14 +217,6 @@ class FileGuard:
             self._damage = code
 
 
-def _identity(name: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(name)  # noqa: PTH116  # a Path would be made for each look
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
 def warn_about(path: Path) -> None:
     """Say in the log what is risky about the file, its place or the SQLite library."""
     kind = file_system(path)
@@ -280,8 +236,8 @@ def file_system(path: Path) -> str:
         return ""
     longest, kind = "", ""
     for line in mounts:
-        place, _, rest = line.partition(" - ")
-        point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), place.split()[4])
+        mount, _, rest = line.partition(" - ")
+        point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), mount.split()[4])
         if len(point) >= len(longest) and f"{path}/".startswith(f"{point.rstrip('/')}/"):
             longest, kind = point, rest.split()[0]
     return kind
@@ -292,6 +248,50 @@ def has_wal_reset_bug(version: tuple[int, ...]) -> bool:
     return (3, 7, 0) <= version < (3, 51, 3) and not (
         (3, 44, 6) <= version < (3, 45) or (3, 50, 7) <= version < (3, 51)
     )
+
+
+def _make_file(path: Path) -> None:
+    if sys.platform == "linux":
+        # Without a descriptor: another manager of this process may have opened the file before it would be closed.
+        os.mknod(path, stat.S_IFREG | 0o600)
+    else:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def _storage() -> str:
+    memory = _room(_MEMORY)
+    if memory >= _ENOUGH:
+        return _MEMORY
+    temporary = tempfile.gettempdir()
+    return temporary if _room(temporary) > memory else _MEMORY
+
+
+def _room(folder: str) -> int:
+    """The free bytes of a folder that can be written; -1 if it is none."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return -1
+    return shutil.disk_usage(folder).free
+
+
+def _remove(folder: Path, process: int) -> None:
+    if os.getpid() == process:  # a forked child that exits must not take the folder along
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _content(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _identity(name: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(name)  # noqa: PTH116  # a Path would be made for each look
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @cache

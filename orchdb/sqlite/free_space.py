@@ -56,7 +56,7 @@ async def give_back(read: Run, write: Run, now: Run, patience: float) -> None:
     """Make the file as small as its rows.
 
     Args:
-        read: Runs work on a connection that reads.
+        read: Runs a job on a connection that reads.
         write: Runs a job in the write queue.
         now: Runs a job on the connection that writes as soon as its thread is free.
         patience: Seconds to wait, all in all, for those who keep the WAL from being written to the file.

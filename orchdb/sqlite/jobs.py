@@ -41,7 +41,7 @@ class Job(ABC):
         """Run it; the result is the caller's."""
 
     def run_merged(self, jobs: Sequence[Any], connection: SqliteConnection) -> list[Any] | None:
-        """The results of jobs that are alike; ``None`` if it cannot be told what each of them gave."""
+        """The results of jobs with one ``merge_key``; ``None`` if it cannot be told what each of them gave."""
         return None
 
     def explained(self, error: Exception, connection: SqliteConnection) -> Exception:
@@ -67,15 +67,15 @@ def attempt(job: Job, connection: SqliteConnection, *, alone: bool = False) -> A
     try:
         if not job.is_bulk or alone:
             return job(connection)
-        connection.execute("SAVEPOINT several")
+        connection.execute("SAVEPOINT bulk")
         try:
             result = job(connection)
         except BaseException:
             if connection.in_transaction:
-                connection.execute("ROLLBACK TO several")
-                connection.execute("RELEASE several")
+                connection.execute("ROLLBACK TO bulk")
+                connection.execute("RELEASE bulk")
             raise
-        connection.execute("RELEASE several")
+        connection.execute("RELEASE bulk")
     except Exception as error:
         return Failure(error)
     return result
@@ -85,20 +85,20 @@ class OneStatement(Job):
     """One statement, and what it gave."""
 
     def __init__(self, compiled: CompiledStatement, parameters: Parameters) -> None:
-        self._prepared = compiled
-        self._parameters = parameters
+        self._compiled = compiled
+        self.parameters = parameters
         self.merge_key = compiled if compiled.changes_one else None
 
     @property
     def adds_one(self) -> bool:
-        return self._prepared.adds_one
+        return self._compiled.adds_one
 
     def __call__(self, connection: SqliteConnection) -> StatementResult:
         triggers = connection.foreign_triggers
         triggers.ours, triggers.met = True, False
         failure: Exception
         try:
-            if triggers.found and self._prepared.table and connection.in_transaction:
+            if triggers.found and self._compiled.table and connection.in_transaction:
                 return self._apart(connection)
             return self.run(connection)
         except sqlite3.Error as error:
@@ -115,8 +115,8 @@ class OneStatement(Job):
 
     def run(self, connection: SqliteConnection) -> StatementResult:
         """Run it, whatever triggers there are."""
-        compiled = self._prepared
-        cursor = connection.execute(compiled.sql, self._parameters)
+        compiled = self._compiled
+        cursor = connection.execute(compiled.sql, self.parameters)
         try:
             if compiled.returns_rows:
                 return StatementResult(all_rows(compiled, cursor.fetchmany), 0)
@@ -132,9 +132,9 @@ class OneStatement(Job):
         if triggers.found:
             return [job(connection) for job in jobs]
         triggers.ours = True
-        compiled = self._prepared
+        compiled = self._compiled
         try:
-            changed = _run_rows(compiled, [job._parameters for job in jobs], connection)
+            changed = _run_rows(compiled, [job.parameters for job in jobs], connection)
         finally:
             triggers.ours = False
         if changed != len(jobs):  # one of them found no row
@@ -146,14 +146,14 @@ class OneStatement(Job):
         return [*map(StatementResult, repeat(no_rows), repeat(1), _last_ids(len(jobs), connection))]
 
     def explained(self, error: Exception, connection: SqliteConnection) -> Exception:
-        return explained(error, self._prepared, [self._parameters], connection)
+        return explained(error, self._compiled, [self.parameters], connection)
 
     def _apart(self, connection: SqliteConnection) -> StatementResult:
         result = attempt(_Apart(self), connection)
         if isinstance(result, Failure):
             raise result.error
-        outcome: StatementResult = result
-        return outcome
+        applied: StatementResult = result
+        return applied
 
     def _decoding(self, connection: SqliteConnection) -> StatementResult:
         """The rows, with U+FFFD for what is no UTF-8. Only now, because it costs a call for each text."""
@@ -182,8 +182,8 @@ class ManyRows(Job):
     is_bulk = True
 
     def __init__(self, compiled: CompiledStatement, parameters: Sequence[Parameters]) -> None:
-        self._prepared = compiled
-        self._parameters = parameters
+        self._compiled = compiled
+        self.parameters = parameters
 
     def __call__(self, connection: SqliteConnection) -> list[int]:
         triggers = connection.foreign_triggers
@@ -201,21 +201,21 @@ class ManyRows(Job):
         raise self.explained(failure, connection)
 
     def _at_once(self, connection: SqliteConnection) -> list[int]:
-        _run_rows(self._prepared, self._parameters, connection)
-        return list(_last_ids(len(self._parameters), connection)) if self._prepared.numbered else []
+        _run_rows(self._compiled, self.parameters, connection)
+        return list(_last_ids(len(self.parameters), connection)) if self._compiled.numbered else []
 
     def _one_by_one(self, connection: SqliteConnection) -> list[int]:
         numbers: list[int] = []
         cursor = connection.cursor()
-        for parameters in self._parameters:
-            cursor.execute(self._prepared.sql, parameters)
-            if cursor.rowcount != 1 and self._prepared.adds_one:
-                raise skipped(self._prepared, connection)
+        for parameters in self.parameters:
+            cursor.execute(self._compiled.sql, parameters)
+            if cursor.rowcount != 1 and self._compiled.adds_one:
+                raise skipped(self._compiled, connection)
             numbers.append(cursor.lastrowid or 0)
-        return numbers if self._prepared.numbered else []
+        return numbers if self._compiled.numbered else []
 
     def explained(self, error: Exception, connection: SqliteConnection) -> Exception:
-        return explained(error, self._prepared, self._parameters, connection)
+        return explained(error, self._compiled, self.parameters, connection)
 
 
 def _run_rows(compiled: CompiledStatement, rows: Sequence[Parameters], connection: SqliteConnection) -> int:

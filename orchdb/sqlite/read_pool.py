@@ -17,9 +17,9 @@ from orchdb.sqlite.jobs import Failure, Job
 
 @dataclass(eq=False, repr=False)
 class ReadPool:
-    """The connections that read: opened when first needed, at most ``limit``; who finds none free waits in line."""
+    """The connections that read: opened when first needed, at most ``limit``; who finds none free waits."""
 
-    open_lane: Callable[[], Awaitable[DriverConnection]]
+    open_connection: Callable[[], Awaitable[DriverConnection]]
     limit: int
     guard: FileGuard
     conns: list[DriverConnection] = field(default_factory=lambda: list[DriverConnection]())
@@ -46,7 +46,7 @@ class ReadPool:
             raise
 
     def abandon(self) -> None:
-        """Fail everyone who still stands in line, and stop who is running: the connections are about to be closed."""
+        """Fail everyone who still waits, and stop who is running: the connections are about to be closed."""
         for conn in self.conns:
             conn.close()
             conn.interrupt()
@@ -85,7 +85,7 @@ class ReadPool:
 
     async def _open(self) -> None:
         try:
-            conn = await self.open_lane()
+            conn = await self.open_connection()
         except Exception as error:
             if not self.conns:  # nobody would ever come to serve those who wait
                 while self._waiters:

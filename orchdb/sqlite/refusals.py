@@ -80,8 +80,8 @@ class _Refused:
         if not self.compiled.is_insert:
             child = self._referring()
             if child is not None:
-                place = f"{child.table} ({', '.join(child.columns)})"
-                return ConstraintError(f"other rows still refer to it: those of {place}")
+                columns = f"{child.table} ({', '.join(child.columns)})"
+                return ConstraintError(f"other rows still refer to it: those of {columns}")
         kind = ConstraintError if self._deletes else MissingParentError
         return kind(f"a foreign key refuses what {self.triggers()} does") if self._foreign_triggers() else None
 

@@ -6,19 +6,19 @@ Each setting answers a fault that was provoked: see the comments.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import aiosqlite
 from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from orchdb.backend import Durability
-from orchdb.concurrency import in_thread, shielded
 from orchdb.errors import OperationError
 from orchdb.schema.spellings import one_form
 from orchdb.schema.sql_functions import TIME_FUNCTION
+from orchdb.sqlite.driver import configured, connected
 from orchdb.sqlite.files import file_uri, temp_store
 from orchdb.sqlite.foreign_triggers import SqliteConnection, trust_known_modules
 from orchdb.sqlite.jobs import Job
@@ -27,6 +27,8 @@ WAIT_MS = 10_000
 """How long a connection that reads waits for a lock."""
 TRY_MS = 100
 """How long a thread waits for a lock where the caller tries again, and can be cancelled in between."""
+CHECKPOINT_PAGES = 1000
+"""Of the WAL, after which a commit is followed by a checkpoint."""
 
 
 class Pragma(Job):
@@ -46,7 +48,7 @@ def engine(uri: str, size: int, configure: Callable[[Any], None], begin: str = "
     """An engine whose connections are set up by ``configure`` and begin their transactions with ``begin``."""
     made = create_async_engine(
         URL.create("sqlite+aiosqlite", database=uri, query={"uri": "true"}),
-        connect_args={"async_creator_fn": _connected, "factory": SqliteConnection},
+        connect_args={"async_creator_fn": connected, "factory": SqliteConnection},
         poolclass=AsyncAdaptedQueuePool,
         pool_size=size,
         max_overflow=0,
@@ -56,12 +58,7 @@ def engine(uri: str, size: int, configure: Callable[[Any], None], begin: str = "
 
     @event.listens_for(made.sync_engine, "connect")
     def on_connect(connection: Any, record: object) -> None:
-        # One hop for all settings: each call through the adapter would be a hop of its own.
-        def settings(driver: Any) -> Awaitable[None]:
-            configured: Awaitable[None] = driver._execute(lambda: configure(driver._conn))
-            return configured
-
-        connection.run_async(settings)
+        connection.run_async(partial(configured, configure))
 
     @event.listens_for(made.sync_engine, "begin")
     def on_begin(connection: Connection) -> None:
@@ -70,18 +67,6 @@ def engine(uri: str, size: int, configure: Callable[[Any], None], begin: str = "
             connection.exec_driver_sql(begin)
 
     return made
-
-
-async def _connected(*arguments: Any, **options: Any) -> aiosqlite.Connection:
-    connection = aiosqlite.connect(*arguments, **options)
-    thread = connection._thread  # pyright: ignore[reportPrivateUsage]
-    thread.daemon = True
-    try:
-        return await connection
-    except BaseException:
-        # It has been told to end. Until then it answers to this event loop, which may be the next thing to end.
-        await shielded(in_thread(thread.join))
-        raise
 
 
 def configure(connection: sqlite3.Connection, settings: dict[str, object]) -> None:
@@ -116,13 +101,13 @@ def configure_reader(connection: sqlite3.Connection) -> None:
 def configure_writer(durability: Durability) -> Callable[[SqliteConnection], None]:
     """How a connection that writes is set up."""
 
-    def configured(connection: SqliteConnection) -> None:
+    def set_up(connection: SqliteConnection) -> None:
         switch_to_wal(connection)
         configure(connection, writer_settings(durability))
         trust_known_modules(connection)
         connection.look_out()
 
-    return configured
+    return set_up
 
 
 def writer_settings(durability: Durability) -> dict[str, object]:
@@ -150,7 +135,7 @@ def migration_engine(path: Path, *, wal: bool, wait_ms: int = TRY_MS) -> AsyncEn
         wait_ms: How long to wait for a lock.
     """
 
-    def configured(connection: sqlite3.Connection) -> None:
+    def set_up(connection: sqlite3.Connection) -> None:
         if wal:
             switch_to_wal(connection)
         else:
@@ -159,7 +144,7 @@ def migration_engine(path: Path, *, wal: bool, wait_ms: int = TRY_MS) -> AsyncEn
         # Rebuilding tables and indexes sorts them and keeps old pages, up to about the size of the file.
         configure(connection, settings | {"temp_store": temp_store(path.stat().st_size)})
 
-    return engine(file_uri(path, mode="rw"), 1, configured)
+    return engine(file_uri(path, mode="rw"), 1, set_up)
 
 
 def switch_to_wal(connection: sqlite3.Connection) -> None:
@@ -173,6 +158,3 @@ def switch_to_wal(connection: sqlite3.Connection) -> None:
 def _let_give_back(connection: sqlite3.Connection) -> None:
     if Pragma("page_count")(connection) == 0:  # heeded only then; a file with pages would be written to for nothing
         Pragma("auto_vacuum", 2)(connection)
-
-
-CHECKPOINT_PAGES = 1000

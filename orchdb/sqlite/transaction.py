@@ -20,64 +20,13 @@ from orchdb.sqlite.write_queue import WriteQueue
 from orchdb.statements import CompiledStatement, Parameters
 
 
-class Script(Job):
-    """Statements that give nothing back."""
-
-    def __init__(self, statements: Sequence[str]) -> None:
-        self._statements = statements
-
-    def __call__(self, connection: SqliteConnection) -> None:
-        for statement in self._statements:
-            connection.execute(statement).close()
-
-
-class InTransaction(Job):
-    """Work inside the caller's transaction, behind its savepoint.
-
-    It is refused when an earlier failure has ended the transaction: ``SAVEPOINT`` would begin a new one.
-    """
-
-    def __init__(self, job: Job, before: Sequence[str] = ()) -> None:
-        self._work = job
-        self._before = Script(before)
-
-    def __call__(self, connection: SqliteConnection) -> Any:
-        if not connection.in_transaction:
-            raise OperationError(BROKEN)
-        triggers = connection.foreign_triggers
-        held, triggers.held = triggers.held, False
-        try:
-            self._before(connection)
-            return self._work(connection)
-        finally:
-            triggers.held = held
-
-
-class Undo(Job):
-    """The end of a transaction that SQLAlchemy holds for ended, because its COMMIT was sent: it can have failed."""
-
-    def __call__(self, connection: SqliteConnection) -> None:
-        if connection.in_transaction:
-            connection.execute(ROLLBACK).close()
-
-
-class Check(Job):
-    """The look at the file before it is written."""
-
-    def __init__(self, guard: FileGuard) -> None:
-        self._guard = guard
-
-    def __call__(self, connection: SqliteConnection) -> None:
-        self._guard.check()
-
-
 class SqliteTransaction(BackendTransaction):
     """A transaction that holds the connection that writes."""
 
-    def __init__(self, writer: WriteQueue, engine: AsyncEngine, guard: FileGuard) -> None:
-        self._writes = writer
+    def __init__(self, write_queue: WriteQueue, engine: AsyncEngine, guard: FileGuard) -> None:
+        self._write_queue = write_queue
         self._engine = engine
-        self.driver_connection = writer.conn
+        self.driver_connection = write_queue.conn
         self._guard = guard
         self._held: ForeignTriggers | None = None
 
@@ -87,8 +36,8 @@ class SqliteTransaction(BackendTransaction):
     async def run(
         self, compiled: CompiledStatement, parameters: Parameters, before: Sequence[str] = ()
     ) -> StatementResult:
-        outcome: StatementResult = await self._call(OneStatement(compiled, parameters), before)
-        return outcome
+        result: StatementResult = await self._call(OneStatement(compiled, parameters), before)
+        return result
 
     async def run_many(
         self, compiled: CompiledStatement, parameters: Sequence[Parameters], before: Sequence[str] = ()
@@ -133,17 +82,68 @@ class SqliteTransaction(BackendTransaction):
         except BaseException:
             await self.rollback()
             raise
-        self._writes.release()
+        self._write_queue.release()
 
     async def rollback(self) -> None:
         self._let_go()
         try:
             await shielded(self._rollback())
         finally:
-            self._writes.release()
+            self._write_queue.release()
 
     async def _rollback(self) -> None:
         try:
             await self.driver_connection.connection.rollback()
         finally:
             await self.driver_connection.call(Undo())
+
+
+class Script(Job):
+    """Statements that give nothing back."""
+
+    def __init__(self, statements: Sequence[str]) -> None:
+        self._statements = statements
+
+    def __call__(self, connection: SqliteConnection) -> None:
+        for statement in self._statements:
+            connection.execute(statement).close()
+
+
+class InTransaction(Job):
+    """A job inside the caller's transaction, behind its savepoint.
+
+    It is refused when an earlier failure has ended the transaction: ``SAVEPOINT`` would begin a new one.
+    """
+
+    def __init__(self, job: Job, before: Sequence[str] = ()) -> None:
+        self._job = job
+        self._before = Script(before)
+
+    def __call__(self, connection: SqliteConnection) -> Any:
+        if not connection.in_transaction:
+            raise OperationError(BROKEN)
+        triggers = connection.foreign_triggers
+        held, triggers.held = triggers.held, False
+        try:
+            self._before(connection)
+            return self._job(connection)
+        finally:
+            triggers.held = held
+
+
+class Undo(Job):
+    """The end of a transaction that SQLAlchemy holds for ended, because its COMMIT was sent: it can have failed."""
+
+    def __call__(self, connection: SqliteConnection) -> None:
+        if connection.in_transaction:
+            connection.execute(ROLLBACK).close()
+
+
+class Check(Job):
+    """The look at the file before it is written."""
+
+    def __init__(self, guard: FileGuard) -> None:
+        self._guard = guard
+
+    def __call__(self, connection: SqliteConnection) -> None:
+        self._guard.check()

@@ -206,7 +206,7 @@ async def _recorded(db: DatabaseManager, statements: list[str]) -> Callable[[], 
     """Record each statement that SQLite runs on any connection, by its trace callback."""
     backend: Any = db._executor.backend
     await asyncio.gather(*(db.list_agents() for _ in range(8)))
-    drivers = [backend._writes.conn._driver, *(conn._driver for conn in backend._reads.conns)]
+    drivers = [backend._write_queue.conn._driver, *(conn._driver for conn in backend._read_pool.conns)]
     for driver in drivers:
         await driver.set_trace_callback(statements.append)
 

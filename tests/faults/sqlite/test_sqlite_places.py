@@ -50,7 +50,7 @@ async def test_while_many_share_a_commit_checkpoints_come_sooner_and_are_shorter
         backend: Any = db._executor.backend
 
         def pages() -> object:
-            return settings(backend._writes.conn, {"wal_autocheckpoint": 0})["wal_autocheckpoint"]
+            return settings(backend._write_queue.conn, {"wal_autocheckpoint": 0})["wal_autocheckpoint"]
 
         for tasks, expected in ((100, 250), (5, 1000), (100, 250), (1, 1000)):
             for _ in range(3):
@@ -63,10 +63,10 @@ async def audit(db: DatabaseManager) -> None:
     await asyncio.gather(*(seen(db) for _ in range(20)))
     await log(db, "alone")  # a commit that many shared has changed a setting
     backend: Any = db._executor.backend
-    assert len(backend._reads.conns) == 4
-    for conn in backend._reads.conns:
+    assert len(backend._read_pool.conns) == 4
+    for conn in backend._read_pool.conns:
         assert settings(conn, READER) == READER
-    assert settings(backend._writes.conn, WRITER) == WRITER
+    assert settings(backend._write_queue.conn, WRITER) == WRITER
     assert db.conn is not None
     found = {name: (await db.conn.exec_driver_sql(f"PRAGMA {name}")).scalar_one() for name in READER}
     assert found == READER

@@ -33,14 +33,14 @@ async def db(path: Path) -> AsyncIterator[DatabaseManager]:
 
 def writer_of(db: DatabaseManager) -> WriteQueue:
     backend: Any = db._executor.backend
-    assert isinstance(backend._writes, WriteQueue)
-    return backend._writes
+    assert isinstance(backend._write_queue, WriteQueue)
+    return backend._write_queue
 
 
 def readers_of(db: DatabaseManager) -> ReadPool:
     backend: Any = db._executor.backend
-    assert isinstance(backend._reads, ReadPool)
-    return backend._reads
+    assert isinstance(backend._read_pool, ReadPool)
+    return backend._read_pool
 
 
 async def hold(db: DatabaseManager, leave: asyncio.Event, name: str = "held") -> None:
@@ -162,7 +162,7 @@ async def test_a_reader_cancelled_while_a_connection_is_handed_over_passes_it_on
 
 async def test_readers_that_cannot_be_opened_fail_everyone_in_line_and_come_back(db: DatabaseManager) -> None:
     readers = readers_of(db)
-    real, failing = readers.open_lane, True
+    real, failing = readers.open_connection, True
 
     async def sometimes() -> Any:
         await asyncio.sleep(0.01)
@@ -170,7 +170,7 @@ async def test_readers_that_cannot_be_opened_fail_everyone_in_line_and_come_back
             raise sqlite3.OperationalError("unable to open database file")
         return await real()
 
-    readers.open_lane = sometimes
+    readers.open_connection = sometimes
     results = await asyncio.wait_for(asyncio.gather(*(seen(db) for _ in range(20)), return_exceptions=True), 2)
     assert {type(result) for result in results} == {OperationError}
     failing = False
