@@ -41,6 +41,8 @@ ENDS = [
     "SELECT 1; COMMIT",
     "SELECT ';'; COMMIT; BEGIN",
     "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; SELECT 2; END; COMMIT",
+    "CREATE PROCEDURE p() LANGUAGE sql BEGIN ATOMIC END; COMMIT",
+    "CREATE TRIGGER t INSERT ON system_logs WHEN new.end BEGIN SELECT new.end; END; COMMIT",
 ]
 HARMLESS = [
     "SELECT 'it''s; COMMIT'",
@@ -58,6 +60,8 @@ HARMLESS_ON_SQLITE = [
     "SELECT 1 AS `; COMMIT`",
     "SAVEPOINT [mine]",
     "CREATE TEMP TRIGGER t INSERT ON system_logs BEGIN SELECT 1; SELECT CASE WHEN 1 THEN 2 END; SELECT 3; END",
+    "CREATE TABLE spans (start INTEGER, end INTEGER, length INTEGER)",
+    "CREATE TRIGGER length INSERT ON spans WHEN new.end BEGIN UPDATE spans SET length = new.end - start; SELECT 1; END",
 ]
 HARMLESS_ON_POSTGRES = [
     "SELECT $$; COMMIT$$, $a$ $$; END $a$",
@@ -67,6 +71,8 @@ HARMLESS_ON_POSTGRES = [
     "DO $$ BEGIN PERFORM 1; END $$",
     "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END",
     'CREATE TABLE pg_temp.abort ("begin" int, "end" int)',
+    "CREATE FUNCTION g() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT s.end FROM (SELECT 1 AS end) s; SELECT 2; END",
+    "CREATE PROCEDURE h() LANGUAGE sql BEGIN ATOMIC END",
     "SELECT (SELECT 1 /* a /* nested */ ; COMMIT */)",
 ]
 
@@ -139,7 +145,7 @@ async def test_what_only_looks_like_the_end_of_a_block_is_run(db: DatabaseManage
         if target.engine == "psycopg":
             await tx.conn.exec_driver_sql("SAVEPOINT mine; SELECT 1; RELEASE mine")
         if target.engine != "sqlite":
-            await tx.conn.exec_driver_sql("DROP FUNCTION f()")
+            await tx.conn.exec_driver_sql("DROP ROUTINE f(), g(), h()")
     # What was logged behind "mine2" is undone to it.
     assert await messages(db) == [statement for statement in HARMLESS + more if statement != "SAVEPOINT mine2"]
 
