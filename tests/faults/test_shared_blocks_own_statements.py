@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from orchdb import DatabaseManager, NotConnectedError, OperationError, Transaction
+from orchdb import DatabaseManager, MissingParentError, NotConnectedError, OperationError, Transaction
 from tests.conftest import Target
 
 ENDS = [
@@ -246,6 +247,27 @@ async def test_a_session_of_the_orm_leaves_the_block_alone(db: DatabaseManager) 
             else:
                 await tx.conn.run_sync(work, how)
     assert await messages(db) == ["commit", "rollback", "close"]
+
+
+async def test_what_an_async_session_wrote_stays_when_a_later_call_fails(db: DatabaseManager) -> None:
+    async def fails(tx: Transaction) -> None:
+        with pytest.raises(MissingParentError):
+            await tx.create_agent("01890000-0000-7000-8000-000000000000", "session-1")
+
+    line = "INSERT INTO system_logs (log_level, component, message) VALUES ('INFO', 'x', :message)"
+    async with db.transaction() as tx:
+        await fails(tx)
+        async with AsyncSession(tx.conn) as session:
+            await session.execute(text(line), {"message": "before a call"})
+            await fails(tx)
+            await session.execute(text(line), {"message": "before a part"})
+            with contextlib.suppress(UndoneError):
+                async with tx.transaction() as part:
+                    await log(part, "undone")
+                    raise UndoneError
+            await session.commit()
+        await log(tx, "last")
+    assert sorted(await messages(db)) == ["before a call", "before a part", "last"]
 
 
 async def test_tx_conn_is_refused_after_the_end(db: DatabaseManager) -> None:
