@@ -120,7 +120,7 @@ class Block:
         self._turns = Turns(self._may_run, lock_timeout)
         self._numbers = count(1)
         self._scopes = [Scope(self, 0, transaction.first_savepoint)]  # the block itself, then the open parts, inwards
-        self._own_statements = False  # the caller's: savepoints of the caller's may be among them
+        self._own_statements = False  # whether there may be any of the caller's, and savepoints among them
         self._broken = False
         self._over = asyncio.Event()
         self._generators = _running_generators()
@@ -138,12 +138,15 @@ class Block:
         return self._generators <= _running_generators()
 
     def caller_connection(self, scope: Scope) -> AsyncConnection:
-        """A connection whose statements are calls in the scope."""
+        """A connection whose statements are calls in the scope.
+
+        Those of an ORM session on it, or of the driver, are not: whatever stands between two calls is to stay.
+        """
+        self._own_statements = True
         return self.transaction.caller_connection(partial(self._own_step, scope))
 
     async def _own_step(self, scope: Scope, statement: Callable[[], Awaitable[Result]]) -> Result:
         async def call(before: Sequence[str]) -> Result:
-            self._own_statements = True
             await self._set(before)
             result = await statement()
             if self.transaction.ended():

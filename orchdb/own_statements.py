@@ -30,6 +30,7 @@ _TOKEN = re.compile(
 )
 _COMMENT = re.compile(r"/\*|\*/")
 _WITH_BODY = frozenset(("function", "procedure", "trigger"))
+_BEFORE_END = frozenset((";", "begin", "atomic"))
 _HEAD = 8  # so many tokens tell what a statement is
 
 
@@ -114,26 +115,28 @@ def _end_in(tokens: list[str]) -> str | None:
 def _statements(sql: str) -> Iterator[list[str]]:
     """The first tokens of each statement in a text."""
     head: list[str] = []
-    depth = 0  # of the statements inside the body of a function or trigger
+    inside, last = False, ""  # the body of a function or trigger; the word before
     for token in _tokens(sql):
-        if token == ";" and not depth:
+        word = token.lower()
+        if word == ";" and not inside:
             if head:
                 yield head
             head = []
         elif len(head) < _HEAD:
             head.append(token)
-        if head and head[0].lower() == "create":
-            depth = max(depth + _step(token.lower(), head, depth), 0)
+        if inside:
+            # The END of a CASE, or of a name, stands behind a part of its statement.
+            inside = not (word == "end" and last in _BEFORE_END)
+        elif word == "begin":
+            inside = _has_body(head)
+        last = word
     if head:
         yield head
 
 
-def _step(word: str, head: list[str], depth: int) -> int:
-    if word == "begin":
-        return not _WITH_BODY.isdisjoint(token.lower() for token in head[:4])
-    if word == "case":
-        return depth > 0
-    return -(word == "end")
+def _has_body(head: list[str]) -> bool:
+    first, *rest = (token.lower() for token in head[:4])
+    return first == "create" and not _WITH_BODY.isdisjoint(rest)
 
 
 def _tokens(sql: str) -> Iterator[str]:

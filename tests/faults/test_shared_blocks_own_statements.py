@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from orchdb import DatabaseManager, NotConnectedError, OperationError, Transaction
+from orchdb import DatabaseManager, MissingParentError, NotConnectedError, OperationError, Transaction
 from tests.conftest import Target
 
 ENDS = [
@@ -41,6 +42,8 @@ ENDS = [
     "SELECT 1; COMMIT",
     "SELECT ';'; COMMIT; BEGIN",
     "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; SELECT 2; END; COMMIT",
+    "CREATE PROCEDURE p() LANGUAGE sql BEGIN ATOMIC END; COMMIT",
+    "CREATE TRIGGER t INSERT ON system_logs WHEN new.end BEGIN SELECT new.end; END; COMMIT",
 ]
 HARMLESS = [
     "SELECT 'it''s; COMMIT'",
@@ -58,6 +61,8 @@ HARMLESS_ON_SQLITE = [
     "SELECT 1 AS `; COMMIT`",
     "SAVEPOINT [mine]",
     "CREATE TEMP TRIGGER t INSERT ON system_logs BEGIN SELECT 1; SELECT CASE WHEN 1 THEN 2 END; SELECT 3; END",
+    "CREATE TABLE spans (start INTEGER, end INTEGER, length INTEGER)",
+    "CREATE TRIGGER length INSERT ON spans WHEN new.end BEGIN UPDATE spans SET length = new.end - start; SELECT 1; END",
 ]
 HARMLESS_ON_POSTGRES = [
     "SELECT $$; COMMIT$$, $a$ $$; END $a$",
@@ -67,6 +72,8 @@ HARMLESS_ON_POSTGRES = [
     "DO $$ BEGIN PERFORM 1; END $$",
     "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END",
     'CREATE TABLE pg_temp.abort ("begin" int, "end" int)',
+    "CREATE FUNCTION g() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT s.end FROM (SELECT 1 AS end) s; SELECT 2; END",
+    "CREATE PROCEDURE h() LANGUAGE sql BEGIN ATOMIC END",
     "SELECT (SELECT 1 /* a /* nested */ ; COMMIT */)",
 ]
 
@@ -139,7 +146,7 @@ async def test_what_only_looks_like_the_end_of_a_block_is_run(db: DatabaseManage
         if target.engine == "psycopg":
             await tx.conn.exec_driver_sql("SAVEPOINT mine; SELECT 1; RELEASE mine")
         if target.engine != "sqlite":
-            await tx.conn.exec_driver_sql("DROP FUNCTION f()")
+            await tx.conn.exec_driver_sql("DROP ROUTINE f(), g(), h()")
     # What was logged behind "mine2" is undone to it.
     assert await messages(db) == [statement for statement in HARMLESS + more if statement != "SAVEPOINT mine2"]
 
@@ -240,6 +247,27 @@ async def test_a_session_of_the_orm_leaves_the_block_alone(db: DatabaseManager) 
             else:
                 await tx.conn.run_sync(work, how)
     assert await messages(db) == ["commit", "rollback", "close"]
+
+
+async def test_what_an_async_session_wrote_stays_when_a_later_call_fails(db: DatabaseManager) -> None:
+    async def fails(tx: Transaction) -> None:
+        with pytest.raises(MissingParentError):
+            await tx.create_agent("01890000-0000-7000-8000-000000000000", "session-1")
+
+    line = "INSERT INTO system_logs (log_level, component, message) VALUES ('INFO', 'x', :message)"
+    async with db.transaction() as tx:
+        await fails(tx)
+        async with AsyncSession(tx.conn) as session:
+            await session.execute(text(line), {"message": "before a call"})
+            await fails(tx)
+            await session.execute(text(line), {"message": "before a part"})
+            with contextlib.suppress(UndoneError):
+                async with tx.transaction() as part:
+                    await log(part, "undone")
+                    raise UndoneError
+            await session.commit()
+        await log(tx, "last")
+    assert sorted(await messages(db)) == ["before a call", "before a part", "last"]
 
 
 async def test_tx_conn_is_refused_after_the_end(db: DatabaseManager) -> None:
