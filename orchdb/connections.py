@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncResult
 from sqlalchemy.ext.asyncio.base import asyncstartablecontext
 
-from orchdb.concurrency import once_cancelled, shielded
+from orchdb.concurrency import begun, once_cancelled, shielded
 from orchdb.errors import OperationError
 from orchdb.own_statements import hold, refuse
 
@@ -76,6 +76,7 @@ class SharedConnection(_PatientConnection):
     def __init__(self, engine: AsyncEngine, connection: Connection | None = None) -> None:
         super().__init__(engine, connection)
         self._turn = asyncio.Lock()
+        self._opening: asyncio.Future[None] | None = None
 
     async def execute(self, *args: Any, **options: Any) -> Any:
         return await self._by_itself(partial(super().execute, *args, **options))
@@ -86,8 +87,14 @@ class SharedConnection(_PatientConnection):
     async def run_sync(self, *args: Any, **options: Any) -> Any:
         return await self._by_itself(partial(super().run_sync, *args, **options))
 
+    async def close(self) -> None:
+        if self._opening is not None:
+            await shielded(asyncio.wait((self._opening,)))
+        await super().close()
+
     async def _by_itself(self, run: Callable[[], Awaitable[Any]]) -> Any:
         async with self._turn:
+            await self._open_again()
             if self.in_transaction():
                 return await run()
             try:
@@ -95,7 +102,22 @@ class SharedConnection(_PatientConnection):
             except DBAPIError as error:
                 if not error.connection_invalidated:
                     raise
+            await self._open_again()
             return await self._once(run)
+
+    async def _open_again(self) -> None:
+        """Open a new connection if the old one is gone; cut off in the middle it would leak, so the next waits on."""
+        if self._opening is None:
+            connection = self.sync_connection
+            if connection is None or not connection.invalidated or connection.get_transaction() is not None:
+                return
+            self._opening = begun(AsyncConnection.run_sync(self, _open))
+            self._opening.add_done_callback(self._has_opened)
+        await asyncio.shield(self._opening)
+
+    def _has_opened(self, opening: asyncio.Future[None]) -> None:
+        self._opening = None
+        opening.exception()  # retrieved: nobody may be waiting any more
 
     async def _once(self, run: Callable[[], Awaitable[Any]]) -> Any:
         try:
@@ -105,6 +127,10 @@ class SharedConnection(_PatientConnection):
             await shielded(super().rollback())
             raise
         return result
+
+
+def _open(connection: Connection) -> None:
+    _ = connection.connection  # which SQLAlchemy makes if there is none
 
 
 class _PartOfTransaction(_BufferedConnection):

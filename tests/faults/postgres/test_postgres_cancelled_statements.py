@@ -8,6 +8,7 @@ import random
 import statistics
 import time
 import uuid
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -185,6 +186,30 @@ async def test_a_cancellation_at_every_await_point_leaves_all_or_nothing_and_eve
         # Each transaction wrote two lines and added one to the cost, or nothing.
         ((cost,),) = server.ask("SELECT coalesce(cost_usd, 0) FROM agents")
         assert cost == sum(line.startswith("together") for line in server.lines()) / 2
+
+
+async def test_a_connection_for_reading_is_not_cut_off_while_it_is_made_anew(url: URL) -> None:
+    async with at_work(url) as (work, server):
+        with warnings.catch_warnings(record=True) as unclosed:
+            warnings.simplefilter("always")
+            for turns in range(12):
+                await cancelled(work.slow_reading(""), lambda: until(server.sleeping))
+                reading = asyncio.create_task(seen_by_own_statement(work.db))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                reading.cancel()
+                with suppress(asyncio.CancelledError):
+                    await reading
+                gc.collect()
+            assert await seen_by_own_statement(work.db) == 1
+            gc.collect()
+        assert [str(warning.message) for warning in unclosed] == []
+
+
+async def seen_by_own_statement(db: DatabaseManager) -> int:
+    assert db.conn is not None
+    number: int = (await db.conn.execute(text("SELECT 1"))).scalar_one()
+    return number
 
 
 Operation = Callable[[str], Awaitable[None]]
