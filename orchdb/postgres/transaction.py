@@ -25,7 +25,10 @@ _GUARD = (
 )
 _FORGET = (
     "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; "
-    "DISCARD TEMP"
+    "DISCARD TEMP; "
+    # Not DEALLOCATE ALL: the driver keeps some of its own.
+    "DO $$ DECLARE one text; BEGIN FOR one IN SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql "
+    "LOOP EXECUTE pg_catalog.format('DEALLOCATE %I', one); END LOOP; END $$"
 )
 
 

@@ -160,6 +160,7 @@ async def test_what_own_statements_set_for_the_session_ends_with_the_block(url: 
                 async with db.transaction() as tx:
                     before = (await tx.conn.execute(timeout)).scalar_one()
                     for statement in (
+                        'PREPARE "Mine" AS SELECT 1',
                         "SELECT pg_advisory_lock(42)",
                         "CREATE TEMPORARY TABLE system_logs (id integer)",
                         "SET search_path = pg_catalog",
