@@ -109,7 +109,7 @@ class SharedConnection(_BufferedConnection):
             return await self._once(run)
 
     async def _open_again(self) -> None:
-        """Open a new connection if the old one is gone. Cut off while it is made it would leak: the next waits on."""
+        """Open a new connection if the old one is gone; cut off in the middle it would leak, so the next waits on."""
         if self._opening is None:
             connection = self.sync_connection
             if connection is None or not connection.invalidated or connection.get_transaction() is not None:

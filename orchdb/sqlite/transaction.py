@@ -16,6 +16,7 @@ from orchdb.own_statements import free
 from orchdb.sqlite.files import FileGuard
 from orchdb.sqlite.foreign_triggers import ROLLBACK, ForeignTriggers, SqliteConnection
 from orchdb.sqlite.jobs import Job, ManyRows, OneStatement
+from orchdb.sqlite.own_settings import Forget
 from orchdb.sqlite.write_queue import WriteQueue
 from orchdb.statements import CompiledStatement, Parameters
 
@@ -29,8 +30,10 @@ class SqliteTransaction(BackendTransaction):
         self.driver_connection = write_queue.conn
         self._guard = guard
         self._held: ForeignTriggers | None = None
+        self._foreign = False  # whether the caller may have run statements of their own
 
     def caller_connection(self, step: Step) -> AsyncConnection:
+        self._foreign = True
         return part_of_transaction(self._engine, self.driver_connection.connection, step, shielded=True)
 
     async def run(
@@ -82,14 +85,29 @@ class SqliteTransaction(BackendTransaction):
         except BaseException:
             await self.rollback()
             raise
+<<<<<<< HEAD
         self._write_queue.release()
+=======
+        await self._end()
+>>>>>>> h-attack
 
     async def rollback(self) -> None:
         self._let_go()
         try:
             await shielded(self._rollback())
         finally:
+<<<<<<< HEAD
             self._write_queue.release()
+=======
+            await self._end()
+
+    async def _end(self) -> None:
+        try:
+            if self._foreign:
+                await self.driver_connection.call(Forget())
+        finally:
+            self._writes.release()
+>>>>>>> h-attack
 
     async def _rollback(self) -> None:
         try:

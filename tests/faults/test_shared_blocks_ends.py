@@ -7,11 +7,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from freezegun import freeze_time
 from sqlalchemy import URL, Connection, insert, select, text
+from sqlalchemy.exc import IntegrityError
 
 from orchdb import DatabaseManager, NotConnectedError, OperationError, Transaction
 from orchdb.schema.tables import system_logs
@@ -179,3 +181,33 @@ async def test_what_own_statements_set_for_the_session_ends_with_the_block(url: 
                 lock = await tx.conn.execute(text("SELECT pg_try_advisory_xact_lock(42)"))
                 assert lock.scalar_one() is True
         assert await messages(db) == ["after False", "block after False", "after True", "block after True"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TEMP TABLE system_logs AS SELECT * FROM system_logs",
+        "CREATE TEMP TRIGGER swallows BEFORE INSERT ON main.system_logs BEGIN SELECT RAISE(IGNORE); END",
+        "PRAGMA query_only = 1",
+        "PRAGMA count_changes = 1",
+        "PRAGMA ignore_check_constraints = 1",
+        "PRAGMA locking_mode = EXCLUSIVE",
+    ],
+)
+@pytest.mark.parametrize("undone", [False, True])
+async def test_what_own_statements_set_for_sqlites_connection_ends_with_the_block(
+    tmp_path: Path, statement: str, undone: bool
+) -> None:
+    wrong = text("INSERT INTO system_logs (log_level, component, message) VALUES ('wrong', 'x', 'x')")
+    async with DatabaseManager(tmp_path / "orchestrator.db") as db:
+        with contextlib.suppress(UndoneError):
+            async with db.transaction() as tx:
+                await tx.conn.exec_driver_sql(statement)
+                if undone:
+                    raise UndoneError
+        await db.create_system_log("INFO", "x", "alone")
+        async with db.transaction() as tx:
+            await tx.create_system_log("INFO", "x", "block")
+            with pytest.raises(IntegrityError):
+                await tx.conn.execute(wrong)
+        assert await messages(db) == ["alone", "block"]
