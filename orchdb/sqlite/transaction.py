@@ -85,20 +85,13 @@ class SqliteTransaction(BackendTransaction):
         except BaseException:
             await self.rollback()
             raise
-<<<<<<< HEAD
-        self._write_queue.release()
-=======
         await self._end()
->>>>>>> h-attack
 
     async def rollback(self) -> None:
         self._let_go()
         try:
             await shielded(self._rollback())
         finally:
-<<<<<<< HEAD
-            self._write_queue.release()
-=======
             await self._end()
 
     async def _end(self) -> None:
@@ -106,8 +99,7 @@ class SqliteTransaction(BackendTransaction):
             if self._foreign:
                 await self.driver_connection.call(Forget())
         finally:
-            self._writes.release()
->>>>>>> h-attack
+            self._write_queue.release()
 
     async def _rollback(self) -> None:
         try:
