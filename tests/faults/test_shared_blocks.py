@@ -73,7 +73,7 @@ def test_what_was_told_is_what_is_there_whatever_the_tasks_of_a_block_do(target:
 
     with asyncio.Runner() as runner:
         # Who waits for a part that waits for it in turn gets an error soon.
-        db = DatabaseManager(target.url, lock_timeout=0.5, pool_size=4)
+        db = DatabaseManager(target.url, lock_timeout=1.5, pool_size=4)
         runner.run(db.connect())
         try:
             check()
