@@ -4,13 +4,16 @@ Rows are plain dictionaries that ``json.dumps`` takes as they are. Times are tex
 costs are US dollars; tokens are counts; ids are 36 characters of UUID.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Literal, NotRequired, TypeAlias, TypedDict, get_args
+from typing import Literal, NotRequired, TypeAlias, TypedDict, TypeVar, get_args
 
 JsonValue: TypeAlias = bool | int | float | str | Sequence["JsonValue"] | Mapping[str, "JsonValue"] | None
 JsonObject: TypeAlias = Mapping[str, JsonValue]
 Time: TypeAlias = str | datetime
+_Value = TypeVar("_Value")
+OneOrSeveral: TypeAlias = _Value | Iterable[_Value]
+"""The type of a filter: a value, or several of which one has to fit: a list, a tuple, a set or anything to iterate."""
 
 AgentStatus = Literal[
     "pending", "initializing", "planning", "executing", "reviewing", "completed", "failed", "cancelled"

@@ -12,13 +12,15 @@ from orchdb.operations.arguments import checked_items
 from orchdb.operations.page import Page
 from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations
 from orchdb.operations.table_statements import TableStatements
-from orchdb.rows import LOG_LEVELS, AgentLogRow, JsonValue, LogLevel, NewAgentLog, Time
-from orchdb.schema.tables import agent_logs
+from orchdb.rows import LOG_LEVELS, AgentLogRow, JsonValue, LogLevel, NewAgentLog, OneOrSeveral, Time
+from orchdb.schema.tables import GRAVE_LEVELS, agent_logs
 from orchdb.schema.values import now
 
 logger = logging.getLogger("orchdb")
 
-AGENT_LOGS: TableStatements[AgentLogRow] = TableStatements(agent_logs)
+AGENT_LOGS: TableStatements[AgentLogRow] = TableStatements(
+    agent_logs, ("agent_id", "session_id", "log_type", "log_level"), partial={"log_level": GRAVE_LEVELS}
+)
 _INSERT = AGENT_LOGS.insert(("agent_id", "log_level", "log_type", "message", "details", "created_at"))
 
 
@@ -111,18 +113,22 @@ class AgentLogOperations(TableOperations):
 
     async def get_agent_logs(
         self,
-        agent_id: str,
-        log_level: LogLevel | None = None,
-        log_type: str | None = None,
+        agent_id: OneOrSeveral[str],
+        log_level: OneOrSeveral[LogLevel] | None = None,
+        log_type: OneOrSeveral[str] | None = None,
         since: Time | None = None,
         until: Time | None = None,
         *,
+        min_level: LogLevel | None = None,
+        newest_first: bool = False,
         limit: int | None = None,
         offset: int = 0,
         after: str | None = None,
     ) -> list[AgentLogRow]:
         """List the log lines of an agent, oldest first; of all filters that are given, each must fit.
 
+        A filter takes one value, or several of which one must fit; of none, no line has one.
+
         Args:
             agent_id: The agent, also one that was deleted softly.
             log_level: Only lines of this level.
@@ -131,50 +137,59 @@ class AgentLogOperations(TableOperations):
                 A row whose time another program wrote in a way nobody understands is left out. By default from the
                 first one on.
             until: Only rows created before this time, likewise. By default to the last one.
+            min_level: Only lines of this level and of the graver ones.
+            newest_first: The other way round: newest first.
             limit: The most rows to return; 0 for none. By default all of them.
             offset: How many rows to skip first.
             after: The ``cursor_of`` a row of this list: continue behind it. By default at the beginning.
 
         Returns:
-            The rows, by ``created_at`` and then ``id``; an empty list if none fits or there is no such agent.
+            The rows, by ``created_at`` and then ``id``, descending with ``newest_first``; an empty list if none fits or
+            there is no such agent.
 
         Raises:
             InvalidValueError: A filter does not fit its column, a time is none, ``limit`` or ``offset`` is no whole
                 number from 0, or ``after`` is no cursor of this table.
         """
-        page = Page(limit, offset, after, since, until)
+        page = Page(limit, offset, after, since, until, newest_first=newest_first)
         return await self._list(
             "get_agent_logs",
             AGENT_LOGS,
-            {"log_level": log_level, "log_type": log_type},
+            {"log_level": log_level, "log_type": log_type, "min_level": min_level},
             page,
             scope={"agent_id": agent_id},
         )
 
     def iter_agent_logs(
         self,
-        agent_id: str,
-        log_level: LogLevel | None = None,
-        log_type: str | None = None,
+        agent_id: OneOrSeveral[str] | None = None,
+        log_level: OneOrSeveral[LogLevel] | None = None,
+        log_type: OneOrSeveral[str] | None = None,
         since: Time | None = None,
         until: Time | None = None,
         *,
+        session_id: OneOrSeveral[str] | None = None,
+        min_level: LogLevel | None = None,
         page_size: int = DEFAULT_PAGE,
     ) -> AsyncIterator[AgentLogRow]:
-        """Iterate over the log lines of an agent, oldest first, a page at a time.
+        """Iterate over the log lines of an agent, or of all, oldest first, a page at a time.
 
         Lines that are written meanwhile are seen if they come after the ones already given. One that is there all the
         time comes once, whatever another program makes of its time meanwhile: if that moves it to where the pages have
         been already, it comes last. No transaction stays open while the caller works.
 
+        A filter takes one value, or several of which one must fit; of none, no line has one.
+
         Args:
-            agent_id: The agent, also one that was deleted softly.
+            agent_id: The agent, also one that was deleted softly. By default all agents.
             log_level: Only lines of this level.
             log_type: Only lines of this type.
             since: Only rows created at this time or later: ISO 8601 text, or a ``datetime``; without a zone it is UTC.
                 A row whose time another program wrote in a way nobody understands is left out. By default from the
                 first one on.
             until: Only rows created before this time, likewise. By default to the last one.
+            session_id: Only lines of the agents that are in this session now, also of those that were deleted softly.
+            min_level: Only lines of this level and of the graver ones.
             page_size: How many rows to read at a time, at least 1.
 
         Yields:
@@ -187,21 +202,32 @@ class AgentLogOperations(TableOperations):
         return self._each(
             "iter_agent_logs",
             AGENT_LOGS,
-            {"log_level": log_level, "log_type": log_type},
-            scope={"agent_id": agent_id},
+            {
+                "agent_id": agent_id,
+                "session_id": session_id,
+                "log_level": log_level,
+                "log_type": log_type,
+                "min_level": min_level,
+            },
             since=since,
             until=until,
             page_size=page_size,
         )
 
     async def get_agent_logs_by_type(
-        self, agent_id: str, log_type: str, limit: int | None = 100, *, offset: int = 0, after: str | None = None
+        self,
+        agent_id: OneOrSeveral[str],
+        log_type: OneOrSeveral[str],
+        limit: int | None = 100,
+        *,
+        offset: int = 0,
+        after: str | None = None,
     ) -> list[AgentLogRow]:
         """List the log lines of an agent that have one type, newest first.
 
         Args:
-            agent_id: The agent, also one that was deleted softly.
-            log_type: The type.
+            agent_id: The agent, also one that was deleted softly; or several.
+            log_type: The type, or several.
             limit: The most rows to return; 0 for none, ``None`` for all of them.
             offset: How many rows to skip first.
             after: The ``cursor_of`` a row of this list: continue behind it. By default at the beginning.
@@ -220,12 +246,12 @@ class AgentLogOperations(TableOperations):
         )
 
     async def get_logs_by_type(
-        self, log_type: str, limit: int | None = 100, *, offset: int = 0, after: str | None = None
+        self, log_type: OneOrSeveral[str], limit: int | None = 100, *, offset: int = 0, after: str | None = None
     ) -> list[AgentLogRow]:
         """List the log lines of all agents that have one type, newest first.
 
         Args:
-            log_type: The type.
+            log_type: The type, or several.
             limit: The most rows to return; 0 for none, ``None`` for all of them.
             offset: How many rows to skip first.
             after: The ``cursor_of`` a row of this list: continue behind it. By default at the beginning.
@@ -241,12 +267,35 @@ class AgentLogOperations(TableOperations):
         return await self._list("get_logs_by_type", AGENT_LOGS, {}, page, scope={"log_type": log_type})
 
     async def list_recent_agent_logs(
-        self, limit: int | None = 100, *, offset: int = 0, after: str | None = None
+        self,
+        limit: int | None = 100,
+        *,
+        session_id: OneOrSeveral[str] | None = None,
+        agent_id: OneOrSeveral[str] | None = None,
+        log_type: OneOrSeveral[str] | None = None,
+        log_level: OneOrSeveral[LogLevel] | None = None,
+        min_level: LogLevel | None = None,
+        since: Time | None = None,
+        until: Time | None = None,
+        offset: int = 0,
+        after: str | None = None,
     ) -> list[AgentLogRow]:
         """List the log lines of all agents, newest first; ``get_recent_logs`` is another name for it.
 
+        Of all filters that are given, each must fit. A filter takes one value, or several of which one must fit; of
+        none, no line has one.
+
         Args:
             limit: The most rows to return; 0 for none, ``None`` for all of them.
+            session_id: Only lines of the agents that are in this session now, also of those that were deleted softly.
+            agent_id: Only lines of this agent, also one that was deleted softly.
+            log_type: Only lines of this type.
+            log_level: Only lines of this level.
+            min_level: Only lines of this level and of the graver ones.
+            since: Only rows created at this time or later: ISO 8601 text, or a ``datetime``; without a zone it is UTC.
+                A row whose time another program wrote in a way nobody understands is left out. By default from the
+                first one on.
+            until: Only rows created before this time, likewise. By default to the last one.
             offset: How many rows to skip first.
             after: The ``cursor_of`` a row of this list: continue behind it. By default at the beginning.
 
@@ -254,11 +303,18 @@ class AgentLogOperations(TableOperations):
             The rows, by ``created_at`` and then ``id``, descending; an empty list if there are none.
 
         Raises:
-            InvalidValueError: ``limit`` or ``offset`` is no whole number from 0, or ``after`` is no cursor of this
-                table.
+            InvalidValueError: A filter does not fit its column, a time is none, ``limit`` or ``offset`` is no whole
+                number from 0, or ``after`` is no cursor of this table. Of several values the place, from 0, is told.
         """
-        page = Page(limit, offset, after, newest_first=True)
-        return await self._list("list_recent_agent_logs", AGENT_LOGS, {}, page)
+        page = Page(limit, offset, after, since, until, newest_first=True)
+        filters = {
+            "session_id": session_id,
+            "agent_id": agent_id,
+            "log_type": log_type,
+            "log_level": log_level,
+            "min_level": min_level,
+        }
+        return await self._list("list_recent_agent_logs", AGENT_LOGS, filters, page)
 
     get_recent_logs = list_recent_agent_logs
 

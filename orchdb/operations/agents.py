@@ -5,15 +5,28 @@ from __future__ import annotations
 from typing import Any, Unpack
 
 from orchdb.executor import failures_reported
-from orchdb.operations.arguments import checked_cost, checked_names
+from orchdb.operations.arguments import checked_cost, checked_flag, checked_names
 from orchdb.operations.page import Page
 from orchdb.operations.table_operations import TableOperations
 from orchdb.operations.table_statements import TableStatements
-from orchdb.rows import ENDED_STATUSES, RUNNING_STATUSES, AgentChanges, AgentRow, AgentStatus, JsonObject, Time
+from orchdb.rows import (
+    ENDED_STATUSES,
+    RUNNING_STATUSES,
+    AgentChanges,
+    AgentRow,
+    AgentStatus,
+    JsonObject,
+    OneOrSeveral,
+    Time,
+)
 from orchdb.schema.tables import agents
 from orchdb.schema.values import new_id, now
 
-_TABLE: TableStatements[AgentRow] = TableStatements(agents)
+_TABLE: TableStatements[AgentRow] = TableStatements(
+    agents,
+    ("session_id", "parent_agent_id", "orchestrator_agent_id", "root", "status"),
+    conditions={"root": "parent_agent_id IS NULL"},
+)
 _INSERT = _TABLE.insert(
     (
         "id",
@@ -99,11 +112,12 @@ class AgentOperations(TableOperations):
 
     async def list_agents(
         self,
-        session_id: str | None = None,
+        session_id: OneOrSeveral[str] | None = None,
         *,
-        status: AgentStatus | None = None,
-        orchestrator_agent_id: str | None = None,
-        parent_agent_id: str | None = None,
+        status: OneOrSeveral[AgentStatus] | None = None,
+        orchestrator_agent_id: OneOrSeveral[str] | None = None,
+        parent_agent_id: OneOrSeveral[str] | None = None,
+        root: bool = False,
         since: Time | None = None,
         until: Time | None = None,
         include_deleted: bool = False,
@@ -113,11 +127,14 @@ class AgentOperations(TableOperations):
     ) -> list[AgentRow]:
         """List agents, newest first; of all filters that are given, each must fit.
 
+        A filter takes one value, or several of which one must fit; of none, no agent has one.
+
         Args:
             session_id: Only those of this session.
             status: Only those with this status now.
             orchestrator_agent_id: Only instances of this definition.
             parent_agent_id: Only those that this agent started.
+            root: Only those that no agent started.
             since: Only rows created at this time or later: ISO 8601 text, or a ``datetime``; without a zone it is UTC.
                 A row whose time another program wrote in a way nobody understands is left out. By default from the
                 first one on.
@@ -132,8 +149,10 @@ class AgentOperations(TableOperations):
 
         Raises:
             InvalidValueError: A filter does not fit its column, a time is none, ``limit`` or ``offset`` is no whole
-                number from 0, or ``after`` is no cursor of this table.
+                number from 0, or ``after`` is no cursor of this table. Of several values the place, from 0, is told.
         """
+        with failures_reported("list_agents", _TABLE.table.name):
+            checked_flag("root", root)
         page = Page(limit, offset, after, since, until, include_deleted, newest_first=True)
         return await self._list(
             "list_agents",
@@ -143,6 +162,7 @@ class AgentOperations(TableOperations):
                 "status": status,
                 "orchestrator_agent_id": orchestrator_agent_id,
                 "parent_agent_id": parent_agent_id,
+                "root": root or None,
             },
             page,
         )

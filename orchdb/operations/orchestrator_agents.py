@@ -8,11 +8,11 @@ from orchdb.operations.arguments import checked_names
 from orchdb.operations.page import Page
 from orchdb.operations.table_operations import TableOperations
 from orchdb.operations.table_statements import TableStatements
-from orchdb.rows import JsonObject, OrchestratorAgentChanges, OrchestratorAgentRow, Time
+from orchdb.rows import JsonObject, OneOrSeveral, OrchestratorAgentChanges, OrchestratorAgentRow, Time
 from orchdb.schema.tables import orchestrator_agents
 from orchdb.schema.values import new_id, now
 
-_TABLE: TableStatements[OrchestratorAgentRow] = TableStatements(orchestrator_agents)
+_TABLE: TableStatements[OrchestratorAgentRow] = TableStatements(orchestrator_agents, ("name",))
 _INSERT = _TABLE.insert(
     (
         "id",
@@ -93,8 +93,8 @@ class OrchestratorAgentOperations(TableOperations):
     async def list_orchestrator_agents(
         self,
         *,
-        name: str | None = None,
-        agent_type: str | None = None,
+        name: OneOrSeveral[str] | None = None,
+        agent_type: OneOrSeveral[str] | None = None,
         since: Time | None = None,
         until: Time | None = None,
         include_deleted: bool = False,
@@ -103,6 +103,8 @@ class OrchestratorAgentOperations(TableOperations):
         after: str | None = None,
     ) -> list[OrchestratorAgentRow]:
         """List definitions, newest first; of all filters that are given, each must fit.
+
+        A filter takes one value, or several of which one must fit; of none, no definition has one.
 
         Args:
             name: Only the one with this name; with ``include_deleted`` there may be several.
@@ -121,7 +123,7 @@ class OrchestratorAgentOperations(TableOperations):
 
         Raises:
             InvalidValueError: A filter does not fit its column, a time is none, ``limit`` or ``offset`` is no whole
-                number from 0, or ``after`` is no cursor of this table.
+                number from 0, or ``after`` is no cursor of this table. Of several values the place, from 0, is told.
         """
         page = Page(limit, offset, after, since, until, include_deleted, newest_first=True)
         return await self._list("list_orchestrator_agents", _TABLE, {"name": name, "agent_type": agent_type}, page)

@@ -11,11 +11,22 @@ from orchdb.operations.arguments import checked_items, checked_names
 from orchdb.operations.page import Page
 from orchdb.operations.table_operations import TableOperations
 from orchdb.operations.table_statements import TableStatements
-from orchdb.rows import ENDED_STATUSES, JsonObject, NewPrompt, PromptChanges, PromptRow, PromptStatus, Time
-from orchdb.schema.tables import prompts
+from orchdb.rows import (
+    ENDED_STATUSES,
+    JsonObject,
+    NewPrompt,
+    OneOrSeveral,
+    PromptChanges,
+    PromptRow,
+    PromptStatus,
+    Time,
+)
+from orchdb.schema.tables import OPEN_STATUSES, prompts
 from orchdb.schema.values import new_id, now
 
-_TABLE: TableStatements[PromptRow] = TableStatements(prompts)
+_TABLE: TableStatements[PromptRow] = TableStatements(
+    prompts, ("agent_id", "session_id", "model_used", "prompt_type", "status"), partial={"status": OPEN_STATUSES}
+)
 _INSERT = _TABLE.insert(
     (
         "id",
@@ -114,43 +125,57 @@ class PromptOperations(TableOperations):
 
     async def list_prompts(
         self,
-        agent_id: str,
+        agent_id: OneOrSeveral[str] | None = None,
         *,
-        status: PromptStatus | None = None,
-        prompt_type: str | None = None,
+        session_id: OneOrSeveral[str] | None = None,
+        status: OneOrSeveral[PromptStatus] | None = None,
+        prompt_type: OneOrSeveral[str] | None = None,
+        model_used: OneOrSeveral[str] | None = None,
         since: Time | None = None,
         until: Time | None = None,
+        newest_first: bool = False,
         include_deleted: bool = False,
         limit: int | None = None,
         offset: int = 0,
         after: str | None = None,
     ) -> list[PromptRow]:
-        """List the prompts of an agent, oldest first; of all filters that are given, each must fit.
+        """List prompts, of an agent or of all, oldest first; of all filters that are given, each must fit.
+
+        A filter takes one value, or several of which one must fit; of none, no prompt has one.
 
         Args:
-            agent_id: The agent that asked, also one that was deleted softly.
+            agent_id: Only those that this agent asked, also one that was deleted softly.
+            session_id: Only those of the agents that are in this session now, also of those that were deleted softly.
             status: Only those with this status now.
             prompt_type: Only those of this type.
+            model_used: Only those that this model was asked.
             since: Only rows created at this time or later: ISO 8601 text, or a ``datetime``; without a zone it is UTC.
                 A row whose time another program wrote in a way nobody understands is left out. By default from the
                 first one on.
             until: Only rows created before this time, likewise. By default to the last one.
+            newest_first: The other way round: newest first.
             include_deleted: Also rows that were deleted softly.
             limit: The most rows to return; 0 for none. By default all of them.
             offset: How many rows to skip first.
             after: The ``cursor_of`` a row of this list: continue behind it. By default at the beginning.
 
         Returns:
-            The rows, by ``created_at`` and then ``id``; an empty list if none fits or there is no such agent.
+            The rows, by ``created_at`` and then ``id``, descending with ``newest_first``; an empty list if none fits or
+            there is no such agent.
 
         Raises:
             InvalidValueError: A filter does not fit its column, a time is none, ``limit`` or ``offset`` is no whole
-                number from 0, or ``after`` is no cursor of this table.
+                number from 0, or ``after`` is no cursor of this table. Of several values the place, from 0, is told.
         """
-        page = Page(limit, offset, after, since, until, include_deleted)
-        return await self._list(
-            "list_prompts", _TABLE, {"status": status, "prompt_type": prompt_type}, page, scope={"agent_id": agent_id}
-        )
+        page = Page(limit, offset, after, since, until, include_deleted, newest_first)
+        filters = {
+            "agent_id": agent_id,
+            "session_id": session_id,
+            "status": status,
+            "prompt_type": prompt_type,
+            "model_used": model_used,
+        }
+        return await self._list("list_prompts", _TABLE, filters, page)
 
     async def update_prompt(
         self, prompt_id: str, *, if_status: PromptStatus | None = None, **changes: Unpack[PromptChanges]

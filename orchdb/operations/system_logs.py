@@ -9,11 +9,11 @@ from orchdb.operations.arguments import checked_items
 from orchdb.operations.page import Page
 from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations
 from orchdb.operations.table_statements import TableStatements
-from orchdb.rows import JsonValue, LogLevel, NewSystemLog, SystemLogRow, Time
+from orchdb.rows import JsonValue, LogLevel, NewSystemLog, OneOrSeveral, SystemLogRow, Time
 from orchdb.schema.tables import system_logs
 from orchdb.schema.values import now
 
-SYSTEM_LOGS: TableStatements[SystemLogRow] = TableStatements(system_logs)
+SYSTEM_LOGS: TableStatements[SystemLogRow] = TableStatements(system_logs, ("component", "log_level"))
 _INSERT = SYSTEM_LOGS.insert(("log_level", "component", "message", "details", "created_at"))
 
 
@@ -66,16 +66,19 @@ class SystemLogOperations(TableOperations):
 
     async def get_system_logs(
         self,
-        log_level: LogLevel | None = None,
-        component: str | None = None,
+        log_level: OneOrSeveral[LogLevel] | None = None,
+        component: OneOrSeveral[str] | None = None,
         since: Time | None = None,
         until: Time | None = None,
         *,
+        min_level: LogLevel | None = None,
         limit: int | None = None,
         offset: int = 0,
         after: str | None = None,
     ) -> list[SystemLogRow]:
         """List the log lines of the system, oldest first; of all filters that are given, each must fit.
+
+        A filter takes one value, or several of which one must fit; of none, no line has one.
 
         Args:
             log_level: Only lines of this level.
@@ -84,6 +87,7 @@ class SystemLogOperations(TableOperations):
                 A row whose time another program wrote in a way nobody understands is left out. By default from the
                 first one on.
             until: Only rows created before this time, likewise. By default to the last one.
+            min_level: Only lines of this level and of the graver ones.
             limit: The most rows to return; 0 for none. By default all of them.
             offset: How many rows to skip first.
             after: The ``cursor_of`` a row of this list: continue behind it. By default at the beginning.
@@ -96,15 +100,17 @@ class SystemLogOperations(TableOperations):
                 number from 0, or ``after`` is no cursor of this table.
         """
         page = Page(limit, offset, after, since, until)
-        return await self._list("get_system_logs", SYSTEM_LOGS, {"log_level": log_level, "component": component}, page)
+        filters = {"log_level": log_level, "component": component, "min_level": min_level}
+        return await self._list("get_system_logs", SYSTEM_LOGS, filters, page)
 
     def iter_system_logs(
         self,
-        log_level: LogLevel | None = None,
-        component: str | None = None,
+        log_level: OneOrSeveral[LogLevel] | None = None,
+        component: OneOrSeveral[str] | None = None,
         since: Time | None = None,
         until: Time | None = None,
         *,
+        min_level: LogLevel | None = None,
         page_size: int = DEFAULT_PAGE,
     ) -> AsyncIterator[SystemLogRow]:
         """Iterate over the log lines of the system, oldest first, a page at a time.
@@ -113,6 +119,8 @@ class SystemLogOperations(TableOperations):
         time comes once, whatever another program makes of its time meanwhile: if that moves it to where the pages have
         been already, it comes last. No transaction stays open while the caller works.
 
+        A filter takes one value, or several of which one must fit; of none, no line has one.
+
         Args:
             log_level: Only lines of this level.
             component: Only lines about this component.
@@ -120,6 +128,7 @@ class SystemLogOperations(TableOperations):
                 A row whose time another program wrote in a way nobody understands is left out. By default from the
                 first one on.
             until: Only rows created before this time, likewise. By default to the last one.
+            min_level: Only lines of this level and of the graver ones.
             page_size: How many rows to read at a time, at least 1.
 
         Yields:
@@ -132,19 +141,37 @@ class SystemLogOperations(TableOperations):
         return self._each(
             "iter_system_logs",
             SYSTEM_LOGS,
-            {"log_level": log_level, "component": component},
+            {"log_level": log_level, "component": component, "min_level": min_level},
             since=since,
             until=until,
             page_size=page_size,
         )
 
     async def list_recent_system_logs(
-        self, limit: int | None = 100, *, offset: int = 0, after: str | None = None
+        self,
+        limit: int | None = 100,
+        *,
+        log_level: OneOrSeveral[LogLevel] | None = None,
+        component: OneOrSeveral[str] | None = None,
+        min_level: LogLevel | None = None,
+        since: Time | None = None,
+        until: Time | None = None,
+        offset: int = 0,
+        after: str | None = None,
     ) -> list[SystemLogRow]:
-        """List the log lines of the system, newest first.
+        """List the log lines of the system, newest first; of all filters that are given, each must fit.
+
+        A filter takes one value, or several of which one must fit; of none, no line has one.
 
         Args:
             limit: The most rows to return; 0 for none, ``None`` for all of them.
+            log_level: Only lines of this level.
+            component: Only lines about this component.
+            min_level: Only lines of this level and of the graver ones.
+            since: Only rows created at this time or later: ISO 8601 text, or a ``datetime``; without a zone it is UTC.
+                A row whose time another program wrote in a way nobody understands is left out. By default from the
+                first one on.
+            until: Only rows created before this time, likewise. By default to the last one.
             offset: How many rows to skip first.
             after: The ``cursor_of`` a row of this list: continue behind it. By default at the beginning.
 
@@ -152,8 +179,9 @@ class SystemLogOperations(TableOperations):
             The rows, by ``created_at`` and then ``id``, descending; an empty list if there are none.
 
         Raises:
-            InvalidValueError: ``limit`` or ``offset`` is no whole number from 0, or ``after`` is no cursor of this
-                table.
+            InvalidValueError: A filter does not fit its column, a time is none, ``limit`` or ``offset`` is no whole
+                number from 0, or ``after`` is no cursor of this table. Of several values the place, from 0, is told.
         """
-        page = Page(limit, offset, after, newest_first=True)
-        return await self._list("list_recent_system_logs", SYSTEM_LOGS, {}, page)
+        page = Page(limit, offset, after, since, until, newest_first=True)
+        filters = {"log_level": log_level, "component": component, "min_level": min_level}
+        return await self._list("list_recent_system_logs", SYSTEM_LOGS, filters, page)

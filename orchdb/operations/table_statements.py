@@ -6,13 +6,16 @@ tables' own columns.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import (
     BigInteger,
     BindParameter,
     ColumnElement,
+    GenerativeSelect,
     LargeBinary,
     Select,
     Table,
@@ -31,9 +34,11 @@ from sqlalchemy import (
     true,
     tuple_,
     type_coerce,
+    union_all,
     update,
 )
 
+from orchdb.operations.filters import Shape
 from orchdb.schema.column_types import (
     CheckedType,
     Count,
@@ -44,11 +49,14 @@ from orchdb.schema.column_types import (
     later,
     total,
 )
+from orchdb.schema.several import OneOfSeveral, Several, is_among, is_selected
 from orchdb.schema.sql_functions import is_another_spelling, is_understood, stored_id, stored_time
+from orchdb.schema.tables import agents, one_of
 from orchdb.schema.values import MAX_INTEGER
 from orchdb.statements import Statement
 
 Row = TypeVar("Row")
+Part = TypeVar("Part", bound=GenerativeSelect)
 _HALF_OF_MOST = "8.988465674311579e307"
 """Half of the largest float."""
 _PARAMETERS = frozenset({"since", "until", "before", "if_status"})
@@ -56,14 +64,28 @@ _PARAMETERS = frozenset({"since", "until", "before", "if_status"})
 
 
 class TableStatements(Generic[Row]):
-    """The statements that the operations on one table run."""
+    """The statements that the operations on one table run.
 
-    def __init__(self, table: Table) -> None:
+    Attributes:
+        order: The filters that have an index, in the order of preference.
+        partial: The filters whose index has some of their values only, and those values.
+        parent: The column that names another row of the table as the one above; empty if there is none.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        order: Sequence[str] = (),
+        partial: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+        conditions: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.table = table
+        self.order = order
+        self.partial = partial
+        self._only = {**conditions, **{name: one_of(name, words) for name, words in partial.items()}}
         self._not_deleted: list[ColumnElement[bool]] = [table.c.deleted_at.is_(None)] if "deleted_at" in table.c else []
         self.columns = frozenset(table.c.keys())
         self.parent = next((key.parent.name for key in table.foreign_keys if key.column.table is table), "")
-        """The column that names another row of the table as the one above; empty if there is none."""
         # Each shape is built once; how many there are is bounded by the tables' columns, and the caches by their size.
         self.one = lru_cache(maxsize=8)(self._one)
         self.page = lru_cache(maxsize=512)(self._page)
@@ -105,28 +127,60 @@ class TableStatements(Generic[Row]):
 
     def _page(
         self,
-        equal: tuple[str, ...],
+        shape: Shape,
         bounds: tuple[str, ...],
         newest_first: bool = False,
         include_deleted: bool = False,
     ) -> Statement[Row]:
-        """A list: filters by equality, then ``bounds`` out of since, until, after, limit and offset."""
+        """A list: the filters, then ``bounds`` out of since, until, after, limit and offset."""
+        if "limit" in bounds and self._by_session(shape):
+            return Statement(self.table, self._page_by_agent(shape, bounds, newest_first, include_deleted))
+        fits = [*self._fitting(shape, bounds), *self._unless(include_deleted), *self._behind(bounds, newest_first)]
+        selected = select(self.table).where(*fits)
+        core: Any = selected
         created, key = self.table.c.created_at, self.table.c.id
-        core: Select[Any] = select(self.table).where(*self._fitting(equal, bounds), *self._unless(include_deleted))
-        if "after" in bounds:
-            there = self._cursor()
-            core = core.where(self._position() < there if newest_first else self._position() > there)
-        core = core.order_by(created.desc(), key.desc()) if newest_first else core.order_by(created, key)
-        if "limit" in bounds:
-            core = core.limit(bindparam("limit", type_=BigInteger()))
-        if "offset" in bounds:
-            core = core.offset(bindparam("offset", type_=BigInteger()))
-        return Statement(self.table, core)
+        if shape.branched:
+            # Each is in the order of its index, so that the engines only merge them.
+            column = self.table.c[shape.branched]
+            one = OneOfSeveral(self._kind(shape.branched), str(column))
+            branches = [bindparam(f"{shape.branched}_{number}", type_=one) for number in range(shape.branches)]
+            core = union_all(*(selected.where(column == branch) for branch in branches))
+            created, key = core.selected_columns.created_at, core.selected_columns.id
+        return Statement(self.table, _part(core.order_by(*_in_order(created, key, newest_first)), bounds))
 
-    def _fitting(self, equal: tuple[str, ...], bounds: tuple[str, ...]) -> list[ColumnElement[bool]]:
-        """The filters of a list, without its position."""
+    def _page_by_agent(
+        self, shape: Shape, bounds: tuple[str, ...], newest_first: bool, include_deleted: bool
+    ) -> Select[Any]:
+        """A part of what the agents of sessions have: of each one no more rows are looked at than the part can have."""
+        fits = [*self._fitting(_without_session(shape), bounds), *self._unless(include_deleted)]
+        key = self.table.c.id
+        of_agent = select(key).where(self.table.c.agent_id == agents.c.id, *fits, *self._behind(bounds, newest_first))
+        of_agent = of_agent.order_by(*_in_order(self.table.c.created_at, key, newest_first))
+        most: ColumnElement[int] = bindparam("limit", type_=BigInteger())
+        if "offset" in bounds:
+            most = most + bindparam("offset", type_=BigInteger())
+        of_agent = of_agent.limit(most).correlate(agents)
+        row = self.table.alias("line")
+        lines = agents.join(row, is_selected(row.c.id, of_agent.scalar_subquery()))
+        core = select(row).select_from(lines).where(*self._session(shape))
+        return _part(core.order_by(*_in_order(row.c.created_at, row.c.id, newest_first)), bounds)
+
+    def _behind(self, bounds: tuple[str, ...], newest_first: bool) -> list[ColumnElement[bool]]:
+        """The position, if the list continues at a cursor."""
+        if "after" not in bounds:
+            return []
+        there = self._cursor()
+        return [self._position() < there if newest_first else self._position() > there]
+
+    def _fitting(self, shape: Shape, bounds: tuple[str, ...]) -> list[ColumnElement[bool]]:
+        """The filters of a list, without its position and its branches."""
         created = self.table.c.created_at
-        fits: list[ColumnElement[bool]] = self._equal(equal)
+        fits = self._filters(shape) + [literal_column(self._only[name]) for name in shape.only]
+        if session := self._session(shape):
+            if self._by_session(shape):
+                fits.append(self.table.c.agent_id.in_(select(agents.c.id).where(*session)))
+            else:  # as a condition on each row, lest it is taken for the way to find them
+                fits.append(_each(self._of_session(session)))
         if "since" in bounds:
             since = self._bind("since", "created_at", lookup=True)
             fits += [created >= since, is_understood(created, ">=", since)]
@@ -135,19 +189,50 @@ class TableStatements(Generic[Row]):
             fits += [created < until, is_understood(created, "<", until)]
         return fits
 
-    def _numbers(self, equal: tuple[str, ...], bounds: tuple[str, ...]) -> Statement[Any]:
+    def _filters(self, shape: Shape) -> list[ColumnElement[bool]]:
+        """The filters on columns of the table itself."""
+        fits = self._equal(tuple(name for name in shape.equal if name in self.columns))
+        return fits + [self._among(self.table, name) for name in shape.among if name in self.columns]
+
+    def _among(self, table: Table, name: str) -> ColumnElement[bool]:
+        column = table.c[name]
+        return is_among(column, bindparam(name, type_=Several(self._kind(name, table), str(column))))
+
+    def _by_session(self, shape: Shape) -> bool:
+        """Whether the rows are found by way of the agents of sessions."""
+        names = {*shape.equal, *shape.among, shape.branched, *shape.only}
+        return (
+            "session_id" not in self.columns
+            and next((name for name in self.order if name in names), "") == "session_id"
+        )
+
+    def _session(self, shape: Shape) -> list[ColumnElement[bool]]:
+        """What holds for the agents, if the filter for the session is about them and not about this table."""
+        if "session_id" in self.columns:
+            return []
+        if "session_id" in shape.among:
+            return [self._among(agents, "session_id")]
+        kind = self._kind("session_id", agents) if "session_id" in shape.equal else None
+        return [] if kind is None else [agents.c.session_id == bindparam("session_id", type_=kind)]
+
+    def _of_session(self, session: Sequence[ColumnElement[bool]]) -> ColumnElement[bool]:
+        return exists().where(agents.c.id == self.table.c.agent_id, *session)
+
+    def _numbers(self, shape: Shape, bounds: tuple[str, ...]) -> Statement[Any]:
         """The ids of all lines of a list as text with commas between them, so many thousands to a row, in any order."""
         key = self.table.c.id
         comma: Any = literal_column("','", Text())  # SQLAlchemy would bind it, and only when the statement runs
-        core = select(func.aggregate_strings(cast(key, Text), comma).label("ids")).where(*self._fitting(equal, bounds))
+        core = select(func.aggregate_strings(cast(key, Text), comma).label("ids")).where(*self._fitting(shape, bounds))
         return Statement(self.table, core.group_by(key.bitwise_rshift(literal_column("16"))))
 
-    def _stretch(self, equal: tuple[str, ...]) -> Statement[Row]:
+    def _stretch(self, shape: Shape) -> Statement[Row]:
         """The lines with an id above ``after_id`` and up to ``up_to_id``, in order, and of them those that fit."""
         key = self.table.c.id
         ids = bindparam("after_id", type_=BigInteger()), bindparam("up_to_id", type_=BigInteger())
-        # IS TRUE keeps the index of a filter from being taken: all its older lines would be read every time.
-        fits = ((self.table.c[name] == self._bind(name, name, lookup=True)).is_(true()) for name in equal)
+        # As conditions on each line: all the older lines that an index of a filter has would be read every time.
+        fits = [_each(fit) for fit in self._filters(shape)]
+        if session := self._session(shape):
+            fits.append(_each(self._of_session(session)))
         core = select(self.table).where(key > ids[0], key <= ids[1], *fits).order_by(key)
         return Statement(self.table, core)
 
@@ -280,6 +365,12 @@ class TableStatements(Generic[Row]):
     def _unless(self, include_deleted: bool) -> list[ColumnElement[bool]]:
         return [] if include_deleted else self._not_deleted
 
+    def _kind(self, name: str, table: Table | None = None) -> CheckedType:
+        """The type of a value that is looked up in a column."""
+        kind = (self.table if table is None else table).c[name].type
+        assert isinstance(kind, CheckedType)
+        return kind.looked_up()
+
     def _bind(self, name: str, column: str, *, lookup: bool = False, required: bool = False) -> BindParameter[Any]:
         kind = self.table.c[column].type
         if isinstance(kind, CheckedType):
@@ -290,3 +381,26 @@ class TableStatements(Generic[Row]):
             if required:
                 kind = kind.when_required()
         return bindparam(name, type_=kind)
+
+
+def _part(core: Part, bounds: tuple[str, ...]) -> Part:
+    """The part of a list that is asked for."""
+    if "limit" in bounds:
+        core = core.limit(bindparam("limit", type_=BigInteger()))
+    if "offset" in bounds:
+        core = core.offset(bindparam("offset", type_=BigInteger()))
+    return core
+
+
+def _in_order(created: Any, key: Any, newest_first: bool) -> tuple[Any, Any]:
+    return (created.desc(), key.desc()) if newest_first else (created, key)
+
+
+def _each(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """The condition in a form that no index is taken for."""
+    return condition.is_(true())
+
+
+def _without_session(shape: Shape) -> Shape:
+    equal, among = (tuple(name for name in names if name != "session_id") for names in (shape.equal, shape.among))
+    return shape._replace(equal=equal, among=among)

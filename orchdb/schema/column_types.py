@@ -26,7 +26,7 @@ class Processor(Protocol):
     def __call__(self, value: Any) -> Any: ...
 
 
-def _is_sqlite(dialect: Dialect) -> bool:
+def is_sqlite(dialect: Dialect) -> bool:
     return dialect.name == "sqlite"
 
 
@@ -49,7 +49,7 @@ class CheckedType(TypeDecorator[Any]):
         cls.cache_ok = True  # SQLAlchemy looks for it in each class itself, and warns where it is only inherited
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return self.on_sqlite if _is_sqlite(dialect) else self.on_postgres
+        return self.on_sqlite if is_sqlite(dialect) else self.on_postgres
 
     def bind_processor(self, dialect: Dialect) -> Processor | None:
         return partial(self.check(dialect), column=self.column)
@@ -140,20 +140,20 @@ class Identifier(CheckedType):
     on_postgres = UUID(as_uuid=False)
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
-        return partial(values.foreign_key, only_uuid=not _is_sqlite(dialect))
+        return partial(values.foreign_key, only_uuid=not is_sqlite(dialect))
 
     def looked_up(self) -> CheckedType:
         return LookedUpIdentifier()
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
-        return None if _is_sqlite(dialect) else values.decode_id
+        return None if is_sqlite(dialect) else values.decode_id
 
 
 class LookedUpIdentifier(Identifier):
     """An id in a WHERE clause: a malformed one means that there is no such row."""
 
     def bind_processor(self, dialect: Dialect) -> Processor | None:
-        return partial(values.looked_up_id, only_uuid=not _is_sqlite(dialect))
+        return partial(values.looked_up_id, only_uuid=not is_sqlite(dialect))
 
 
 class RowNumber(CheckedType):
@@ -173,7 +173,7 @@ class Timestamp(CheckedType):
     on_postgres = TIMESTAMP(timezone=True)
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
-        return values.encode_time if _is_sqlite(dialect) else values.moment
+        return values.encode_time if is_sqlite(dialect) else values.moment
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
         return spellings.decode_time
@@ -183,7 +183,7 @@ class StoredTime(Timestamp):
     """A time as it is stored, for a position that was read and is given back; NULL if that cannot be exact."""
 
     def bind_processor(self, dialect: Dialect) -> Processor | None:
-        return spellings.exactly if _is_sqlite(dialect) else None
+        return spellings.exactly if is_sqlite(dialect) else None
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
         return None
@@ -196,7 +196,7 @@ class CursorTime(Timestamp):
     """
 
     def bind_processor(self, dialect: Dialect) -> Processor | None:
-        return None if _is_sqlite(dialect) else super().bind_processor(dialect)
+        return None if is_sqlite(dialect) else super().bind_processor(dialect)
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
         return postgres_times.position
@@ -206,14 +206,14 @@ class CursorIdentifier(LookedUpIdentifier):
     """The id in a cursor; on SQLite also a BLOB."""
 
     def bind_processor(self, dialect: Dialect) -> Processor | None:
-        return None if _is_sqlite(dialect) else super().bind_processor(dialect)
+        return None if is_sqlite(dialect) else super().bind_processor(dialect)
 
 
 class JsonDocument(CheckedType):
     """Any JSON value; ``None`` is NULL."""
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if _is_sqlite(dialect):
+        if is_sqlite(dialect):
             return self.on_sqlite
         from sqlalchemy.dialects.postgresql import JSONB  # noqa: PLC0415  # an SQLite program needs no other dialect
 
@@ -224,7 +224,7 @@ class JsonDocument(CheckedType):
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
         # The Postgres drivers decode jsonb themselves; decoding a JSON string a second time would be wrong.
-        return spellings.decode_json if _is_sqlite(dialect) else None
+        return spellings.decode_json if is_sqlite(dialect) else None
 
 
 class JsonObjectDocument(JsonDocument):
@@ -261,7 +261,7 @@ class Count(CheckedType):
         return values.count
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
-        return spellings.decode_count if _is_sqlite(dialect) else None
+        return spellings.decode_count if is_sqlite(dialect) else None
 
 
 class total(FunctionElement[Any]):  # noqa: N801  # an SQL function
@@ -291,7 +291,7 @@ class later(FunctionElement[Any]):  # noqa: N801  # an SQL function
 def _later(element: later, compiler: SQLCompiler, **options: Any) -> str:
     column, value = (compiler.process(clause, **options) for clause in element.clauses)
     following = f"{column} + interval '1 microsecond'"
-    if _is_sqlite(compiler.dialect):
+    if is_sqlite(compiler.dialect):
         following = f"substr({column}, 1, 20) || printf('%06d', (substr({column}, 21) + 1) % 1000000)"
     return f"coalesce(nullif({value}, {column}), {following})"
 
@@ -303,7 +303,7 @@ def _total(element: total, compiler: SQLCompiler, **options: Any) -> str:
     if not isinstance(element.type, Cost):
         return added
     # From 2**23 on there is nothing left to round.
-    if _is_sqlite(compiler.dialect):
+    if is_sqlite(compiler.dialect):
         # SQLite rounds by way of text, not to the last digit.
         return f"CASE WHEN abs({added}) < 8388608.0 THEN round({added}, 9) ELSE {added} END"
     # Postgres can only round a numeric so, and what it makes of a double depends on extra_float_digits.

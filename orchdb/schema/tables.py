@@ -43,6 +43,11 @@ from orchdb.schema.column_types import (
 
 metadata = MetaData()
 
+GRAVE_LEVELS = ("WARNING", "ERROR", "CRITICAL")
+"""The levels that an index of the agents' log has: the few lines that are looked for among the many."""
+OPEN_STATUSES = ("pending", "streaming", "failed", "cancelled")
+"""The statuses that an index of the prompts has: nearly all are completed."""
+
 TRIGGERS: set[str] = set()
 """The names of our triggers; any other one belongs to another program."""
 
@@ -63,7 +68,8 @@ def _present_as_timestamp(element: present, compiler: SQLCompiler, **options: ob
     return "now()"
 
 
-def _one_of(column: str, words: tuple[str, ...]) -> str:
+def one_of(column: str, words: tuple[str, ...]) -> str:
+    """Say in SQL that a column has one of these words: an index with this condition serves who says the same."""
     return f"{column} IN ({', '.join(repr(word) for word in words)})"
 
 
@@ -112,7 +118,7 @@ agents = Table(
     Column("updated_at", Timestamp(), nullable=False, server_default=present()),
     Column("metadata", JsonObjectDocument()),
     Column("deleted_at", Timestamp()),
-    CheckConstraint(_one_of("status", AGENT_STATUSES), name="ck_agents_status"),
+    CheckConstraint(one_of("status", AGENT_STATUSES), name="ck_agents_status"),
 )
 Index("idx_agents_created", agents.c.created_at, agents.c.id)
 Index("idx_agents_session", agents.c.session_id, agents.c.created_at, agents.c.id)
@@ -148,7 +154,7 @@ prompts = Table(
     Column("tokens_cache_read", Count(), server_default=text("0")),
     Column("tokens_cache_write", Count(), server_default=text("0")),
     CheckConstraint("prompt_type <> ''", name="ck_prompts_prompt_type"),
-    CheckConstraint(_one_of("status", PROMPT_STATUSES), name="ck_prompts_status"),
+    CheckConstraint(one_of("status", PROMPT_STATUSES), name="ck_prompts_status"),
 )
 Index("idx_prompts_agent", prompts.c.agent_id, prompts.c.created_at, prompts.c.id)
 
@@ -167,7 +173,7 @@ agent_logs = Table(
     Column("message", FreeText(), nullable=False),
     Column("details", JsonDocument()),
     Column("created_at", Timestamp(), nullable=False, server_default=present()),
-    CheckConstraint(_one_of("log_level", LOG_LEVELS), name="ck_agent_logs_log_level"),
+    CheckConstraint(one_of("log_level", LOG_LEVELS), name="ck_agent_logs_log_level"),
     CheckConstraint("log_type <> ''", name="ck_agent_logs_log_type"),
     sqlite_autoincrement=True,
 )
@@ -184,7 +190,7 @@ system_logs = Table(
     Column("message", FreeText(), nullable=False),
     Column("details", JsonDocument()),
     Column("created_at", Timestamp(), nullable=False, server_default=present()),
-    CheckConstraint(_one_of("log_level", LOG_LEVELS), name="ck_system_logs_log_level"),
+    CheckConstraint(one_of("log_level", LOG_LEVELS), name="ck_system_logs_log_level"),
     sqlite_autoincrement=True,
 )
 Index("idx_system_logs_created", system_logs.c.created_at, system_logs.c.id)

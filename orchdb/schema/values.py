@@ -268,7 +268,7 @@ def _as_text(value: object, column: str) -> str:
 
 
 def _bare(column: str) -> str:
-    return column.rpartition(".")[2]
+    return column.rpartition(".")[2].partition("[")[0]  # without the place among several
 
 
 def _warn(column: str, what: str) -> None:

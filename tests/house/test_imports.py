@@ -69,7 +69,7 @@ SIGNATURES = {
         "agent_id, prompt_type, prompt_text, prompt_name=None, status='pending', model_used=None, metadata=None"
     ),
     "get_prompt": "prompt_id",
-    "list_prompts": "agent_id",
+    "list_prompts": "agent_id=None",
     "update_prompt": "prompt_id, **changes",
     "delete_prompt": "prompt_id",
     "create_agent_log": "agent_id, log_level, log_type, message, details=None",
