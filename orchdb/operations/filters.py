@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Mapping
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 from orchdb.errors import InvalidValueError
@@ -39,6 +39,10 @@ class Different(tuple[Placed, ...]):
     __slots__ = ()
 
 
+_ONE: Any = (str, bytes, bytearray, Mapping, UUID, Different)
+"""What is one value, although some of these can be iterated; or has been told already."""
+
+
 def one_or_several(given: Any) -> Any:
     """Tell several values from one.
 
@@ -48,11 +52,11 @@ def one_or_several(given: Any) -> Any:
     Returns:
         The value, or ``Different`` ones.
     """
-    if isinstance(given, (str, bytes, bytearray, Mapping, UUID, Different)) or not isinstance(given, Iterable):
+    if isinstance(given, _ONE) or not isinstance(given, Iterable):
         return given
     known: set[str] = set()
     different: list[Placed] = []
-    for placed in enumerate(given):
+    for placed in enumerate(cast("Iterable[Any]", given)):
         text = _text(placed[1])
         if text is None or text not in known:
             different.append(placed)
