@@ -165,6 +165,7 @@ class AgentLogRow(TypedDict):
         message: Free text.
         details: Any JSON value.
         created_at: Time.
+        event_id: What its writer called it, so that it can be sent again; ``None`` if nothing was said.
     """
 
     id: int
@@ -174,6 +175,7 @@ class AgentLogRow(TypedDict):
     message: str
     details: JsonValue
     created_at: str
+    event_id: str | None
 
 
 class SystemLogRow(TypedDict):
@@ -186,6 +188,7 @@ class SystemLogRow(TypedDict):
         message: Free text.
         details: Any JSON value.
         created_at: Time.
+        event_id: What its writer called it, so that it can be sent again; ``None`` if nothing was said.
     """
 
     id: int
@@ -194,6 +197,7 @@ class SystemLogRow(TypedDict):
     message: str
     details: JsonValue
     created_at: str
+    event_id: str | None
 
 
 COLUMNS_OF: Mapping[str, frozenset[str]] = {

@@ -34,6 +34,7 @@ from sqlalchemy import (
     update,
 )
 
+from orchdb.rows import COLUMNS_OF
 from orchdb.schema.column_types import (
     CheckedType,
     Count,
@@ -62,6 +63,8 @@ class TableStatements(Generic[Row]):
         self.table = table
         self._not_deleted: list[ColumnElement[bool]] = [table.c.deleted_at.is_(None)] if "deleted_at" in table.c else []
         self.columns = frozenset(table.c.keys())
+        self._shown = [column for column in table.c if column.name in COLUMNS_OF[table.name]]
+        """What callers see of a row."""
         self.parent = next((key.parent.name for key in table.foreign_keys if key.column.table is table), "")
         """The column that names another row of the table as the one above; empty if there is none."""
         # Each shape is built once; how many there are is bounded by the tables' columns, and the caches by their size.
@@ -81,7 +84,7 @@ class TableStatements(Generic[Row]):
         self.circle = lru_cache(maxsize=8)(self._circle)
 
     def _one(self, include_deleted: bool = False) -> Statement[Row]:
-        core = select(self.table).where(self._by_id(), *self._unless(include_deleted))
+        core = select(*self._shown).where(self._by_id(), *self._unless(include_deleted))
         return Statement(self.table, core)
 
     def _present(self, if_column: str | None = None, overflowing: tuple[str, ...] = ()) -> Statement[Row]:
@@ -112,7 +115,7 @@ class TableStatements(Generic[Row]):
     ) -> Statement[Row]:
         """A list: filters by equality, then ``bounds`` out of since, until, after, limit and offset."""
         created, key = self.table.c.created_at, self.table.c.id
-        core: Select[Any] = select(self.table).where(*self._fitting(equal, bounds), *self._unless(include_deleted))
+        core: Select[Any] = select(*self._shown).where(*self._fitting(equal, bounds), *self._unless(include_deleted))
         if "after" in bounds:
             there = self._cursor()
             core = core.where(self._position() < there if newest_first else self._position() > there)
@@ -148,7 +151,7 @@ class TableStatements(Generic[Row]):
         ids = bindparam("after_id", type_=BigInteger()), bindparam("up_to_id", type_=BigInteger())
         # IS TRUE keeps the index of a filter from being taken: all its older lines would be read every time.
         fits = ((self.table.c[name] == self._bind(name, name, lookup=True)).is_(true()) for name in equal)
-        core = select(self.table).where(key > ids[0], key <= ids[1], *fits).order_by(key)
+        core = select(*self._shown).where(key > ids[0], key <= ids[1], *fits).order_by(key)
         return Statement(self.table, core)
 
     def _stretch_end(self, rows: int) -> Statement[Any]:

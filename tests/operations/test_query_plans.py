@@ -136,8 +136,8 @@ NEEDED_BY = {
     "idx_system_logs_component": "system logs by component",
 }
 """For each index an operation that reads or sorts a table without it."""
-RULES = {"uq_orchestrator_agents_name"}
-"""Indexes that are a rule of the table, and need no reader."""
+RULES = {"uq_orchestrator_agents_name", "uq_agent_logs_event", "uq_system_logs_event", "idx_agents_lease"}
+"""Indexes that are a rule of the table or of a foreign key, and need no reader."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
         return HighWatermark(900)
 
     monkeypatch.setattr(Database, "fetch_newest", keep_newest)
-    monkeypatch.setattr(Database, "horizon", high_watermark)
+    monkeypatch.setattr(Database, "high_watermark", high_watermark)
     for backend in (SqliteBackend, PostgresBackend):
         monkeypatch.setattr(backend, "read", keep)
         monkeypatch.setattr(backend, "write", keep)
