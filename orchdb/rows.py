@@ -168,6 +168,7 @@ class AgentLogRow(TypedDict):
         message: Free text.
         details: Any JSON value.
         created_at: Time.
+        event_id: What its writer called it, so that it can be sent again; ``None`` if nothing was said.
     """
 
     id: int
@@ -177,6 +178,7 @@ class AgentLogRow(TypedDict):
     message: str
     details: JsonValue
     created_at: str
+    event_id: str | None
 
 
 class SystemLogRow(TypedDict):
@@ -189,6 +191,7 @@ class SystemLogRow(TypedDict):
         message: Free text.
         details: Any JSON value.
         created_at: Time.
+        event_id: What its writer called it, so that it can be sent again; ``None`` if nothing was said.
     """
 
     id: int
@@ -197,6 +200,7 @@ class SystemLogRow(TypedDict):
     message: str
     details: JsonValue
     created_at: str
+    event_id: str | None
 
 
 COLUMNS_OF: Mapping[str, frozenset[str]] = {

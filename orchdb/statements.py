@@ -135,7 +135,12 @@ class Statement(Generic[Row]):
     """A Core statement on one table whose rows are ``Row``."""
 
     def __init__(
-        self, table: Table, core: Executable, column_keys: Sequence[str] | None = None, *, changes_one: bool = False
+        self,
+        table: Table,
+        core: Executable | Callable[[Dialect], Executable],
+        column_keys: Sequence[str] | None = None,
+        *,
+        changes_one: bool = False,
     ) -> None:
         self.table = table.name
         self._core = core
@@ -148,7 +153,7 @@ class Statement(Generic[Row]):
         """The statement for this dialect, compiled at the first call."""
         compiled = self._prepared.get(dialect.driver)
         if compiled is None:
-            core = self._core
+            core = self._core if isinstance(self._core, Executable) else self._core(dialect)
             tells_number = getattr(dialect, "postfetch_lastrowid", False)
             if self._number is not None and isinstance(core, Insert) and not tells_number:
                 core = core.returning(self._number)

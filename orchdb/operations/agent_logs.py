@@ -13,13 +13,16 @@ from orchdb.operations.page import Page
 from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations
 from orchdb.operations.table_statements import TableStatements
 from orchdb.rows import LOG_LEVELS, AgentLogRow, JsonValue, LogLevel, NewAgentLog, OneOrSeveral, Time
-from orchdb.schema.tables import GRAVE_LEVELS, agent_logs
+from orchdb.schema.tables import GRAVE, agent_logs
 from orchdb.schema.values import now
 
 logger = logging.getLogger("orchdb")
 
 AGENT_LOGS: TableStatements[AgentLogRow] = TableStatements(
-    agent_logs, ("agent_id", "session_id", "log_type", "log_level"), partial={"log_level": GRAVE_LEVELS}
+    agent_logs,
+    ("agent_id", "session_id", "log_type", "log_level"),
+    partial={"log_level": ("WARNING", "ERROR", "CRITICAL")},
+    conditions={"log_level": GRAVE},
 )
 _INSERT = AGENT_LOGS.insert(("agent_id", "log_level", "log_type", "message", "details", "created_at"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Mapping
 from enum import Enum
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from orchdb.errors import InvalidValueError
@@ -23,14 +23,16 @@ class Shape(NamedTuple):
         among: Those with several, of any number.
         branched: One with several that has a branch for each; empty if there is none.
         branches: How many.
-        only: The tables' own conditions without a value; each serves a partial index.
+        words: Instead, the values of the branches of ``branched``, where only some of them are in its index.
+        flags: The tables' own conditions without a value.
     """
 
     equal: tuple[str, ...] = ()
     among: tuple[str, ...] = ()
     branched: str = ""
     branches: int = 0
-    only: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
 
 
 class Different(tuple[Placed, ...]):
@@ -56,7 +58,8 @@ def one_or_several(given: Any) -> Any:
         return given
     known: set[str] = set()
     different: list[Placed] = []
-    for placed in enumerate(cast("Iterable[Any]", given)):
+    values: Iterable[Any] = given
+    for placed in enumerate(values):
         text = _text(placed[1])
         if text is None or text not in known:
             different.append(placed)
@@ -119,7 +122,7 @@ def without_branches(filters: Mapping[str, Any]) -> tuple[Shape, dict[str, Any]]
     values = dict(filters)
     among = tuple(sorted(name for name, value in values.items() if isinstance(value, Different)))
     equal = tuple(sorted(name for name in values if name not in among and values[name] is not True))
-    return Shape(equal, among, only=tuple(sorted(values.keys() - {*equal, *among}))), values
+    return Shape(equal, among, flags=tuple(sorted(values.keys() - {*equal, *among}))), values
 
 
 def with_branches(
@@ -142,12 +145,14 @@ def with_branches(
     shape, values = without_branches(filters)
     first = next((name for name in order if name in values), "")
     value = values.get(first)
+    equal, among = (tuple(name for name in names if name != first) for names in (shape.equal, shape.among))
     if first in partial:
         asked = [given for _, given in value] if isinstance(value, Different) else [value]
-        if asked and all(isinstance(given, str) and given in partial[first] for given in asked):
-            shape = shape._replace(only=(*shape.only, first))
+        if not asked or any(not isinstance(given, str) or given not in partial[first] for given in asked):
+            return shape, values  # nearly every row fits: they are found in the order of all
+        words = tuple(word for word in partial[first] if word in asked)
+        return shape._replace(equal=equal, among=among, branched=first, words=words), values
     if isinstance(value, Different) and first in columns and 0 < len(value) <= MOST_BRANCHES:
-        rest = tuple(name for name in shape.among if name != first)
-        shape = shape._replace(among=rest, branched=first, branches=len(value))
+        shape = shape._replace(among=among, branched=first, branches=len(value))
         values |= {f"{first}_{number}": placed for number, placed in enumerate(value)}
     return shape, values

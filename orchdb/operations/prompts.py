@@ -21,11 +21,14 @@ from orchdb.rows import (
     PromptStatus,
     Time,
 )
-from orchdb.schema.tables import OPEN_STATUSES, prompts
+from orchdb.schema.tables import UNFINISHED, prompts
 from orchdb.schema.values import new_id, now
 
 _TABLE: TableStatements[PromptRow] = TableStatements(
-    prompts, ("agent_id", "session_id", "model_used", "prompt_type", "status"), partial={"status": OPEN_STATUSES}
+    prompts,
+    ("agent_id", "session_id", "model_used", "prompt_type", "status"),
+    partial={"status": ("pending", "streaming", "failed", "cancelled")},
+    conditions={"status": UNFINISHED},
 )
 _INSERT = _TABLE.insert(
     (

@@ -7,7 +7,7 @@ tables' own columns.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -34,11 +34,11 @@ from sqlalchemy import (
     true,
     tuple_,
     type_coerce,
-    union_all,
     update,
 )
 
 from orchdb.operations.filters import Shape
+from orchdb.rows import COLUMNS_OF
 from orchdb.schema.column_types import (
     CheckedType,
     Count,
@@ -49,9 +49,9 @@ from orchdb.schema.column_types import (
     later,
     total,
 )
-from orchdb.schema.several import OneOfSeveral, Several, is_among, is_selected
+from orchdb.schema.several import OneOfSeveral, Several, is_among, is_selected, is_word, merged
 from orchdb.schema.sql_functions import is_another_spelling, is_understood, stored_id, stored_time
-from orchdb.schema.tables import agents, one_of
+from orchdb.schema.tables import agents
 from orchdb.schema.values import MAX_INTEGER
 from orchdb.statements import Statement
 
@@ -82,9 +82,11 @@ class TableStatements(Generic[Row]):
         self.table = table
         self.order = order
         self.partial = partial
-        self._only = {**conditions, **{name: one_of(name, words) for name, words in partial.items()}}
+        self._conditions = conditions
         self._not_deleted: list[ColumnElement[bool]] = [table.c.deleted_at.is_(None)] if "deleted_at" in table.c else []
         self.columns = frozenset(table.c.keys())
+        self._shown = [column for column in table.c if column.name in COLUMNS_OF[table.name]]
+        """What callers see of a row."""
         self.parent = next((key.parent.name for key in table.foreign_keys if key.column.table is table), "")
         # Each shape is built once; how many there are is bounded by the tables' columns, and the caches by their size.
         self.one = lru_cache(maxsize=8)(self._one)
@@ -103,7 +105,7 @@ class TableStatements(Generic[Row]):
         self.circle = lru_cache(maxsize=8)(self._circle)
 
     def _one(self, include_deleted: bool = False) -> Statement[Row]:
-        core = select(self.table).where(self._by_id(), *self._unless(include_deleted))
+        core = select(*self._shown).where(self._by_id(), *self._unless(include_deleted))
         return Statement(self.table, core)
 
     def _present(self, if_column: str | None = None, overflowing: tuple[str, ...] = ()) -> Statement[Row]:
@@ -133,37 +135,42 @@ class TableStatements(Generic[Row]):
         include_deleted: bool = False,
     ) -> Statement[Row]:
         """A list: the filters, then ``bounds`` out of since, until, after, limit and offset."""
-        if "limit" in bounds and self._by_session(shape):
+        if self._by_session(shape):
             return Statement(self.table, self._page_by_agent(shape, bounds, newest_first, include_deleted))
         fits = [*self._fitting(shape, bounds), *self._unless(include_deleted), *self._behind(bounds, newest_first)]
-        selected = select(self.table).where(*fits)
-        core: Any = selected
-        created, key = self.table.c.created_at, self.table.c.id
+        core = select(*self._shown).where(*fits)
+        order = partial(_in_order, newest_first=newest_first)
         if shape.branched:
-            # Each is in the order of its index, so that the engines only merge them.
-            column = self.table.c[shape.branched]
-            one = OneOfSeveral(self._kind(shape.branched), str(column))
-            branches = [bindparam(f"{shape.branched}_{number}", type_=one) for number in range(shape.branches)]
-            core = union_all(*(selected.where(column == branch) for branch in branches))
-            created, key = core.selected_columns.created_at, core.selected_columns.id
-        return Statement(self.table, _part(core.order_by(*_in_order(created, key, newest_first)), bounds))
+            branches = [core.where(fit) for fit in self._branches(shape)]
+            return Statement(self.table, lambda dialect: _part(merged(branches, order, _most(bounds), dialect), bounds))
+        if self._leads("root", shape):
+            # All NULL, but to Postgres that is no one value, and the index begins with it.
+            parent = self.table.c[self.parent]
+            core = core.order_by(parent.desc() if newest_first else parent)
+        return Statement(self.table, _part(core.order_by(*order(self.table.c)), bounds))
+
+    def _branches(self, shape: Shape) -> list[ColumnElement[bool]]:
+        """A condition for each value of the filter that leads."""
+        column = self.table.c[shape.branched]
+        if shape.words:
+            return [is_word(column, word, self._conditions[shape.branched]) for word in shape.words]
+        one = OneOfSeveral(self._kind(shape.branched), str(column))
+        return [column == bindparam(f"{shape.branched}_{number}", type_=one) for number in range(shape.branches)]
 
     def _page_by_agent(
         self, shape: Shape, bounds: tuple[str, ...], newest_first: bool, include_deleted: bool
     ) -> Select[Any]:
-        """A part of what the agents of sessions have: of each one no more rows are looked at than the part can have."""
-        fits = [*self._fitting(_without_session(shape), bounds), *self._unless(include_deleted)]
+        """What the agents of sessions have: of each one no more rows are looked at than a part of the list can have."""
+        # As conditions on each row: their own indexes have the rows of all other agents too, once for each agent.
+        fits = [*map(_each, self._filters(shape)), *self._between(bounds), *self._unless(include_deleted)]
         key = self.table.c.id
         of_agent = select(key).where(self.table.c.agent_id == agents.c.id, *fits, *self._behind(bounds, newest_first))
-        of_agent = of_agent.order_by(*_in_order(self.table.c.created_at, key, newest_first))
-        most: ColumnElement[int] = bindparam("limit", type_=BigInteger())
-        if "offset" in bounds:
-            most = most + bindparam("offset", type_=BigInteger())
-        of_agent = of_agent.limit(most).correlate(agents)
+        of_agent = of_agent.order_by(*_in_order(self.table.c, newest_first)).limit(_most(bounds))
+        of_agent = of_agent.correlate(agents)
         row = self.table.alias("line")
         lines = agents.join(row, is_selected(row.c.id, of_agent.scalar_subquery()))
-        core = select(row).select_from(lines).where(*self._session(shape))
-        return _part(core.order_by(*_in_order(row.c.created_at, row.c.id, newest_first)), bounds)
+        core = select(*(row.c[column.name] for column in self._shown)).select_from(lines).where(*self._session(shape))
+        return _part(core.order_by(*_in_order(row.c, newest_first)), bounds)
 
     def _behind(self, bounds: tuple[str, ...], newest_first: bool) -> list[ColumnElement[bool]]:
         """The position, if the list continues at a cursor."""
@@ -174,13 +181,18 @@ class TableStatements(Generic[Row]):
 
     def _fitting(self, shape: Shape, bounds: tuple[str, ...]) -> list[ColumnElement[bool]]:
         """The filters of a list, without its position and its branches."""
-        created = self.table.c.created_at
-        fits = self._filters(shape) + [literal_column(self._only[name]) for name in shape.only]
+        fits = self._filters(shape) + [literal_column(self._conditions[name]) for name in shape.flags]
         if session := self._session(shape):
             if self._by_session(shape):
                 fits.append(self.table.c.agent_id.in_(select(agents.c.id).where(*session)))
             else:  # as a condition on each row, lest it is taken for the way to find them
                 fits.append(_each(self._of_session(session)))
+        return fits + self._between(bounds)
+
+    def _between(self, bounds: tuple[str, ...]) -> list[ColumnElement[bool]]:
+        """The times of a list."""
+        created = self.table.c.created_at
+        fits: list[ColumnElement[bool]] = []
         if "since" in bounds:
             since = self._bind("since", "created_at", lookup=True)
             fits += [created >= since, is_understood(created, ">=", since)]
@@ -200,11 +212,12 @@ class TableStatements(Generic[Row]):
 
     def _by_session(self, shape: Shape) -> bool:
         """Whether the rows are found by way of the agents of sessions."""
-        names = {*shape.equal, *shape.among, shape.branched, *shape.only}
-        return (
-            "session_id" not in self.columns
-            and next((name for name in self.order if name in names), "") == "session_id"
-        )
+        return "session_id" not in self.columns and self._leads("session_id", shape)
+
+    def _leads(self, name: str, shape: Shape) -> bool:
+        """Whether it is this filter whose index the rows are found by."""
+        names = {*shape.equal, *shape.among, shape.branched, *shape.flags}
+        return next((other for other in self.order if other in names), None) == name
 
     def _session(self, shape: Shape) -> list[ColumnElement[bool]]:
         """What holds for the agents, if the filter for the session is about them and not about this table."""
@@ -233,7 +246,7 @@ class TableStatements(Generic[Row]):
         fits = [_each(fit) for fit in self._filters(shape)]
         if session := self._session(shape):
             fits.append(_each(self._of_session(session)))
-        core = select(self.table).where(key > ids[0], key <= ids[1], *fits).order_by(key)
+        core = select(*self._shown).where(key > ids[0], key <= ids[1], *fits).order_by(key)
         return Statement(self.table, core)
 
     def _stretch_end(self, rows: int) -> Statement[Any]:
@@ -392,15 +405,19 @@ def _part(core: Part, bounds: tuple[str, ...]) -> Part:
     return core
 
 
-def _in_order(created: Any, key: Any, newest_first: bool) -> tuple[Any, Any]:
+def _most(bounds: tuple[str, ...]) -> ColumnElement[int] | None:
+    """How many rows of a list have to be found for a part of it."""
+    if "limit" not in bounds:
+        return None
+    limit = bindparam("limit", type_=BigInteger())
+    return limit + bindparam("offset", type_=BigInteger()) if "offset" in bounds else limit
+
+
+def _in_order(columns: Any, newest_first: bool) -> tuple[ColumnElement[Any], ...]:
+    created, key = columns.created_at, columns.id
     return (created.desc(), key.desc()) if newest_first else (created, key)
 
 
 def _each(condition: ColumnElement[bool]) -> ColumnElement[bool]:
     """The condition in a form that no index is taken for."""
     return condition.is_(true())
-
-
-def _without_session(shape: Shape) -> Shape:
-    equal, among = (tuple(name for name in names if name != "session_id") for names in (shape.equal, shape.among))
-    return shape._replace(equal=equal, among=among)

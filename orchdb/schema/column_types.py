@@ -249,6 +249,17 @@ class Cost(CheckedType):
         return spellings.decode_cost
 
 
+class Seconds(CheckedType):
+    """A span of time, or how far a clock has come."""
+
+    impl = Double
+    on_sqlite = REAL()
+    on_postgres = Double()
+
+    def check(self, dialect: Dialect) -> Callable[..., Any]:
+        return values.cost  # a finite number, to the nanosecond
+
+
 class Count(CheckedType):
     """A whole number from 0."""
 

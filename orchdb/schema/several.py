@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import orjson
-from sqlalchemy import ARRAY, ColumnElement, Dialect
+from sqlalchemy import ARRAY, ColumnElement, CompoundSelect, Dialect, Select, union_all
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -78,6 +78,29 @@ def _check(kind: CheckedType, dialect: Dialect) -> Callable[[Any, str], Any]:
     return check
 
 
+def merged(
+    branches: Sequence[Select[Any]],
+    order: Callable[[Any], Sequence[ColumnElement[Any]]],
+    most: ColumnElement[int] | None,
+    dialect: Dialect,
+) -> Select[Any] | CompoundSelect[Any]:
+    """The rows of all branches in one order, which an index has for each of them: nobody has to sort.
+
+    Args:
+        branches: Selections of the same columns.
+        order: The order, of the columns it is given.
+        most: How many rows are wanted, as far as that is known.
+        dialect: Whom it is for. SQLite merges by itself, and takes no order of a branch; Postgres merges only what is
+            in order, and knows of the limit only where it is told.
+    """
+    if len(branches) == 1:
+        return branches[0].order_by(*order(branches[0].selected_columns))
+    if not is_sqlite(dialect):
+        branches = [branch.order_by(*order(branch.selected_columns)).limit(most) for branch in branches]
+    union = union_all(*branches)
+    return union.order_by(*order(union.selected_columns))
+
+
 class is_among(FunctionElement[bool]):  # noqa: N801  # an SQL function
     """Whether a column has one of several values, bound as ``Several``."""
 
@@ -85,6 +108,26 @@ class is_among(FunctionElement[bool]):  # noqa: N801  # an SQL function
 
     def __init__(self, column: ColumnElement[Any], values: ColumnElement[Any]) -> None:
         super().__init__(column, values)
+
+
+class is_word(FunctionElement[bool]):  # noqa: N801
+    """Whether a column has this word, one of the few that a partial index has.
+
+    As a value it could be any word, and an engine would not see that the index has its rows. SQLite has to be told in
+    the index's own words; Postgres sees it by itself, and would take the two for independent of each other.
+
+    Args:
+        column: The column.
+        word: The word, of orchdb's own vocabulary.
+        condition: What the index says of its rows.
+    """
+
+    inherit_cache = False
+
+    def __init__(self, column: ColumnElement[Any], word: str, condition: str) -> None:
+        super().__init__(column)
+        self.word = word
+        self.condition = condition
 
 
 class is_selected(FunctionElement[bool]):  # noqa: N801
@@ -106,6 +149,17 @@ def _is_any(element: is_among, compiler: SQLCompiler, **options: Any) -> str:
 def _is_in_json(element: is_among, compiler: SQLCompiler, **options: Any) -> str:
     column, values = (compiler.process(clause, **options) for clause in element.clauses)
     return f"({column} IN (SELECT value FROM json_each({values})))"  # noqa: S608  # the names are the tables' own
+
+
+@compiles(is_word)
+def _is_word(element: is_word, compiler: SQLCompiler, **options: Any) -> str:
+    (column,) = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"{column} = '{element.word}'"
+
+
+@compiles(is_word, "sqlite")
+def _is_word_of_index(element: is_word, compiler: SQLCompiler, **options: Any) -> str:
+    return f"{_is_word(element, compiler, **options)} AND {element.condition}"
 
 
 @compiles(is_selected)

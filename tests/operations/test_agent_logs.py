@@ -46,6 +46,7 @@ async def test_agent_logs_append_only(db: DatabaseManager, agent_id: str) -> Non
             "message": "Agent started execution",
             "details": {"phase": "exploration", "files": [1, 2, None]},
             "created_at": rows[0]["created_at"],
+            "event_id": None,
         }
     ]
     assert isinstance(log_id, int)

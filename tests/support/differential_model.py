@@ -13,6 +13,7 @@ from sqlalchemy.dialects.sqlite import aiosqlite
 
 from orchdb import DatabaseManager, InvalidValueError, OrchdbError
 from orchdb.rows import (
+    COLUMNS_OF,
     ENDED_STATUSES,
     RUNNING_STATUSES,
     AgentChanges,
@@ -134,7 +135,7 @@ class Model:
 
     def _create(self, table: str, given: Row) -> Any:
         moment = self._now()
-        row: Row = {column.name: None for column in metadata.tables[table].columns}
+        row: Row = dict.fromkeys(COLUMNS_OF[table])
         row |= {"created_at": moment}
         if "updated_at" in row:
             row["updated_at"] = moment
