@@ -15,6 +15,7 @@ from orchdb import DatabaseManager, InvalidValueError, OrchdbError
 from orchdb.rows import (
     COLUMNS_OF,
     ENDED_STATUSES,
+    LOG_LEVELS,
     RUNNING_STATUSES,
     AgentChanges,
     NewAgentLog,
@@ -264,33 +265,50 @@ class Model:
         deleted = given.pop("include_deleted", False)
         window = {name: given.pop(name, None) for name in ("since", "until")}
         given.pop("after", None)
+        newest_first = given.pop("newest_first", operation not in ("list_prompts", "get_agent_logs", "get_system_logs"))
+        root, lowest = given.pop("root", False), given.pop("min_level", None)
         kinds: list[str] = []
         if any(value is not None and value < 0 for value in (limit, offset)):
             kinds.append("InvalidValueError")
         bounds = {name: self._try(table, "created_at", value, kinds) for name, value in window.items()}
-        filters: Row = {}
+        levels = LOG_LEVELS[LOG_LEVELS.index(lowest) :] if lowest in LOG_LEVELS else LOG_LEVELS
+        if lowest not in (None, *LOG_LEVELS):
+            kinds.append("InvalidValueError")
+        filters: dict[str, list[Any]] = {}
         for name, value in given.items():
             if value is None and _required(operation, name):
                 kinds.append("InvalidValueError")
-            elif name.endswith("_id") and name != "session_id":
-                filters[name] = value
             elif value is not None:
-                filters[name] = self._try(table, name, value, kinds)
+                filters[name] = self._values(table, name, value, kinds)
         if kinds:
             raise _MistakesError(*kinds)
-        filters = {name: value for name, value in filters.items() if value is not None}
         found = [
             row
             for row in self._tables[table]
-            if all(row[name] == value for name, value in filters.items())
+            if all(self._compared(row, name) in values for name, values in filters.items())
+            and row.get("log_level", levels[0]) in levels
+            and (not root or row["parent_agent_id"] is None)
             and (deleted or row.get("deleted_at") is None)
             and (bounds["since"] is None or row["created_at"] >= bounds["since"])
             and (bounds["until"] is None or row["created_at"] < bounds["until"])
         ]
-        newest_first = operation not in ("list_prompts", "get_agent_logs", "get_system_logs")
         found.sort(key=lambda row: (row["created_at"], row["id"]), reverse=newest_first)
         found = found[offset:]
         return found if limit is None else found[:limit]
+
+    def _values(self, table: str, name: str, given: Any, kinds: list[str]) -> list[Any]:
+        """The values that a filter is asked for; ids that no row has are as good as any."""
+        several = list(given) if isinstance(given, (list, tuple)) else [given]
+        if None in several:
+            kinds.append("InvalidValueError")
+        if name.endswith("_id") and name != "session_id":
+            return several
+        return [self._try("agents" if name == "session_id" else table, name, value, kinds) for value in several]
+
+    def _compared(self, row: Row, name: str) -> Any:
+        if name == "session_id" and "agent_id" in row:
+            (row,) = [agent for agent in self._tables["agents"] if agent["id"] == row["agent_id"]]
+        return row[name]
 
     def _prune(self, table: str, given: Row) -> int:
         kinds: list[str] = []

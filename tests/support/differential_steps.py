@@ -175,25 +175,54 @@ creations = st.one_of(
     step("create_orchestrator_agent", names, description=texts, agent_type=kinds, capabilities=texts, metadata=objects),
     step("create_agent", definitions, names, parent_agent_id=agents, status=agent_status, context=objects),
     step("create_agent", definitions, names, status=agent_status, config=objects, metadata=objects),
-    step("create_prompt", agents, kinds, texts, prompt_name=names, status=prompt_status, metadata=objects),
+    step("create_prompt", agents, kinds, texts, prompt_name=names, status=prompt_status, model_used=names),
+    step("create_prompt", agents, kinds, texts, model_used=names, metadata=objects),
     step("create_agent_log", agents, level, kinds, texts, details=details),
     step("create_system_log", level, names, texts, details=details),
     step("create_agent_logs", times_over(item(agent_id=agents, log_level=level, log_type=kinds, message=texts))),
     step("create_system_logs", times_over(item(log_level=level, component=names, message=texts))),
 )
+
+
+def filters(**strategies: st.SearchStrategy[Any]) -> dict[str, st.SearchStrategy[Any]]:
+    """Options that take one value or several."""
+    return {name: st.one_of(one, one, several(one)) for name, one in strategies.items()}
+
+
+def several(one: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(one, max_size=3).flatmap(lambda values: st.sampled_from([values, tuple(values), values * 7]))
+
+
+of_lines = {**filters(log_level=level, log_type=kinds), "min_level": level}
 readings = st.one_of(
     step("get_orchestrator_agent", definitions, include_deleted=flag),
     step("get_agent", agents, include_deleted=flag),
     step("get_prompt", prompts, include_deleted=flag),
-    step("list_orchestrator_agents", name=names, agent_type=kinds, include_deleted=flag, **window, **page),
-    step("list_agents", session_id=names, status=agent_status, parent_agent_id=agents, **window, **page),
-    step("list_prompts", agents, status=prompt_status, prompt_type=kinds, include_deleted=flag, **window, **page),
-    step("get_agent_logs", agents, log_level=level, log_type=kinds, **window, **page),
-    step("get_agent_logs_by_type", agents, kinds, limit=limits),
-    step("get_logs_by_type", kinds, limit=limits),
-    step("list_recent_agent_logs", **page),
-    step("get_system_logs", log_level=level, component=names, **window, **page),
-    step("list_recent_system_logs", **page),
+    step("list_orchestrator_agents", **filters(name=names, agent_type=kinds), include_deleted=flag, **window, **page),
+    step(
+        "list_agents",
+        **filters(session_id=names, status=agent_status, parent_agent_id=agents, orchestrator_agent_id=definitions),
+        root=flag,
+        include_deleted=flag,
+        **window,
+        **page,
+    ),
+    step(
+        "list_prompts",
+        **filters(agent_id=agents, session_id=names, status=prompt_status, prompt_type=kinds, model_used=names),
+        newest_first=flag,
+        include_deleted=flag,
+        **window,
+        **page,
+    ),
+    step("get_agent_logs", st.one_of(agents, several(agents)), **of_lines, newest_first=flag, **window, **page),
+    step("get_agent_logs_by_type", agents, st.one_of(kinds, several(kinds)), limit=limits),
+    step("get_logs_by_type", st.one_of(kinds, several(kinds)), limit=limits),
+    step("list_recent_agent_logs", **of_lines, **filters(agent_id=agents, session_id=names), **window, **page),
+    step("get_system_logs", **filters(log_level=level, component=names), min_level=level, **window, **page),
+    step("list_recent_system_logs", **filters(log_level=level, component=names), min_level=level, **window, **page),
+    step("pages", st.just("list_prompts"), st.integers(1, 3), **filters(session_id=names, status=prompt_status)),
+    step("pages", st.just("list_recent_agent_logs"), st.integers(1, 3), **of_lines, **filters(session_id=names)),
     step("pages", st.just("list_orchestrator_agents"), st.integers(1, 3), include_deleted=flag),
     step("pages", st.just("list_agents"), st.integers(1, 3), session_id=names),
     step("pages", st.just("list_recent_agent_logs"), st.integers(1, 3)),
