@@ -77,10 +77,17 @@ class ListStatements(Generic[Row]):
         """What callers see of a row."""
         self.parent = next((key.parent.name for key in table.foreign_keys if key.column.table is table), "")
         # Each shape is built once; how many are kept is bounded.
+        self.equal_only = lru_cache(maxsize=64)(self._equal_only)
         self.page = lru_cache(maxsize=512)(self._page)
         self.numbers = lru_cache(maxsize=64)(self._numbers)
         self.id_range = lru_cache(maxsize=16)(self._stretch)
         self.id_range_end = lru_cache(maxsize=1)(self._stretch_end)
+
+    def _equal_only(self, names: tuple[str, ...]) -> Shape | None:
+        """The shape of filters with one value each; ``None`` if it depends on the values."""
+        shape = Shape(names)
+        known = self.columns | {"session_id"}
+        return shape if known.issuperset(names) and not any(self._leads(name, shape) for name in self.partial) else None
 
     def _page(
         self,

@@ -14,7 +14,7 @@ from orchdb.cursors import AnyRow, cursor_behind, position
 from orchdb.errors import InvalidValueError
 from orchdb.executor import Executor, failures_reported
 from orchdb.operations.arguments import checked_number
-from orchdb.operations.filters import checked_filters, with_branches, without_branches
+from orchdb.operations.filters import Shape, checked_filters, with_branches, without_branches
 from orchdb.operations.in_turn import in_turn
 from orchdb.operations.log_numbers import Numbers, runs
 from orchdb.operations.page import Page
@@ -150,10 +150,9 @@ class TableOperations(ABC):
         """A page of a table; a filter that is ``None`` does not filter, a scope always does."""
         bounds = _given({"since": page.since, "until": page.until, "limit": page.limit, "offset": page.offset or None})
         with failures_reported(operation, statements.table.name):
-            given = checked_filters(filters, scope)
             checked_number("limit", page.limit)
             checked_number("offset", page.offset)
-            shape, values = with_branches(given, statements.columns, statements.order, statements.partial)
+            shape, values = _asked(statements, filters, scope)
             if page.after is not None:
                 values |= position(page.after, statements.table.name)
                 bounds["after"] = None
@@ -210,6 +209,21 @@ class TableOperations(ABC):
                 looked_at = 0
                 await asyncio.sleep(0)
         return sorted(found)
+
+
+def _asked(
+    statements: TableStatements[Any], filters: Mapping[str, Any], scope: Mapping[str, Any] | None
+) -> tuple[Shape, dict[str, Any]]:
+    """The shape of a list, and the values of its filters."""
+    given = _given(filters) | dict(scope or {})
+    for value in given.values():
+        if type(value) is not str:
+            break
+    else:  # most are so
+        shape = statements.equal_only(tuple(sorted(given)))
+        if shape is not None:
+            return shape, given
+    return with_branches(checked_filters(filters, scope), statements.columns, statements.order, statements.partial)
 
 
 def _aware(value: Any) -> Any:
