@@ -53,10 +53,14 @@ _PARAMETERS = frozenset({"since", "until", "before", "if_status"})
 class ListStatements(Generic[Row]):
     """The statements of the lists of one table.
 
-    Attributes:
+    Args:
+        table: The table.
         order: The filters that have an index, in the order of preference.
-        partial: The filters whose index has some of their values only, and those values; ``conditions`` are what such
-            an index says of its rows, and what a filter without a value says.
+        partial: The filters whose index has some of their values only, and those values.
+        conditions: What such an index says of its rows, and what a filter without a value says.
+
+    Attributes:
+        columns: The names of the table's columns.
         parent: The column that names another row of the table as the one above; empty if there is none.
     """
 

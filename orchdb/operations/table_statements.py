@@ -49,7 +49,14 @@ _HALF_OF_MOST = "8.988465674311579e307"
 
 
 class TableStatements(ListStatements[Row]):
-    """The statements that the operations on one table run."""
+    """The statements that the operations on one table run.
+
+    Args:
+        table: The table.
+        order: As for ``ListStatements``, and so are the others.
+        partial: Likewise.
+        conditions: Likewise.
+    """
 
     def __init__(
         self,
