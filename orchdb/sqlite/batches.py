@@ -99,7 +99,7 @@ def _run_lone(batch: Sequence[Entry], guard: Callable[[], None], connection: Sql
     another program's, which may fail and keep what was done: only a transaction of ours undoes that.
     """
     job, triggers = batch[0].job, connection.foreign_triggers
-    if len(batch) > 1 or batch[0].tried or job is None or job.is_bulk or triggers.found:
+    if len(batch) > 1 or batch[0].tried or job is None or job.is_bulk or job.is_several or triggers.found:
         return None
     guard()
     result = attempt(job, connection)
