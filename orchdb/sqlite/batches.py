@@ -131,7 +131,7 @@ def _run_all(batch: Sequence[Entry], connection: SqliteConnection, *, merged: bo
             results.extend(run_merged)
         else:
             job = _wanted(entries[0])
-            results.append(None if job is None else attempt(job, connection, alone=True))
+            results.append(None if job is None else attempt(job, connection, alone=len(batch) == 1))
         if not connection.in_transaction:  # a full disk, say, rolls the whole transaction back
             return results if len(batch) == 1 else None
     if len(batch) == 1 and isinstance(results[0], Failure):
