@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from importlib import import_module
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Delete, Dialect, Executable, Insert, Table, Update, func, select
@@ -24,6 +25,9 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 class CompiledStatement:
     """A statement compiled for one dialect: its text, how values go in, and how rows come out."""
 
+    first: CompiledStatement | None = None
+    """What has to run before it, in the same transaction and with the same values."""
+
     def __init__(
         self,
         statement: Executable,
@@ -31,6 +35,7 @@ class CompiledStatement:
         column_keys: Sequence[str] | None,
         *,
         changes_one: bool = False,
+        may_skip: bool = False,
         numbered: bool = False,
     ) -> None:
         compiled: Any = statement.compile(dialect=dialect, column_keys=column_keys)  # type: ignore[attr-defined]
@@ -38,7 +43,7 @@ class CompiledStatement:
         self.sql = str(compiled)
         self.is_insert = isinstance(statement, Insert)
         self.changes_one = changes_one
-        self.adds_one = self.is_insert and changes_one
+        self.adds_one = self.is_insert and changes_one and not may_skip
         self.numbered = numbered
         """Whether the database gives the row its id."""
         self.table = str(statement.table) if isinstance(statement, (Insert, Update, Delete)) else None
@@ -119,6 +124,19 @@ class CompiledStatement:
         return rows
 
 
+class CompiledPair(CompiledStatement):
+    """A statement with one that has to run before it."""
+
+    def __init__(self, first: CompiledStatement, statement: Executable, dialect: Dialect) -> None:
+        super().__init__(statement, dialect, None)
+        self.first = first
+
+    def parameters(self, values: Mapping[str, Any]) -> Parameters:
+        """Those of the first, and its own."""
+        assert self.first is not None
+        return [self.first.parameters(values), super().parameters(values)]
+
+
 def _encoder(bind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
     """The check of a bound value."""
     kind: Any = bind.type
@@ -132,20 +150,22 @@ def _decoder(kind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
 
 
 class Statement(Generic[Row]):
-    """A Core statement on one table whose rows are ``Row``."""
+    """A Core statement on one table whose rows are ``Row``; an insert ``if_new`` may find that its row is there."""
 
     def __init__(
         self,
         table: Table,
-        core: Executable | Callable[[Dialect], Executable],
+        core: Executable,
         column_keys: Sequence[str] | None = None,
         *,
         changes_one: bool = False,
+        if_new: bool = False,
     ) -> None:
         self.table = table.name
         self._core = core
         self._column_keys = column_keys
         self._changes_one = changes_one
+        self._if_new = if_new
         self._number = table.c.id if isinstance(core, Insert) and not isinstance(table.c.id.type, Identifier) else None
         self._prepared: dict[str, CompiledStatement] = {}
 
@@ -153,19 +173,25 @@ class Statement(Generic[Row]):
         """The statement for this dialect, compiled at the first call."""
         compiled = self._prepared.get(dialect.driver)
         if compiled is None:
-            core = self._core if isinstance(self._core, Executable) else self._core(dialect)
-            tells_number = getattr(dialect, "postfetch_lastrowid", False)
-            if self._number is not None and isinstance(core, Insert) and not tells_number:
-                core = core.returning(self._number)
-            compiled = CompiledStatement(
-                core,
-                dialect,
-                self._column_keys,
-                changes_one=self._changes_one,
-                numbered=self._number is not None,
-            )
-            self._prepared[dialect.driver] = compiled
+            compiled = self._prepared[dialect.driver] = self._compile(dialect)
         return compiled
+
+    def _compile(self, dialect: Dialect) -> CompiledStatement:
+        core = self._core
+        if isinstance(core, Insert):
+            if self._if_new:  # SQLAlchemy has that in a class of each dialect
+                kind: Any = import_module(f"sqlalchemy.dialects.{dialect.name}")
+                core = kind.insert(core.table).on_conflict_do_nothing()
+            if self._number is not None and not getattr(dialect, "postfetch_lastrowid", False):
+                core = core.returning(self._number)
+        return CompiledStatement(
+            core,
+            dialect,
+            self._column_keys,
+            changes_one=self._changes_one,
+            may_skip=self._if_new,
+            numbered=self._number is not None,
+        )
 
 
 _FROZEN_BY_PYTHON = 1000

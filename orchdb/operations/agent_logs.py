@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterable
-from typing import Any
 
 from orchdb.errors import InvalidValueError
 from orchdb.executor import failures_reported
 from orchdb.operations.arguments import checked_items
+from orchdb.operations.creation import CreationOperations, lines_of_items
 from orchdb.operations.page import Page
-from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations
+from orchdb.operations.table_operations import DEFAULT_PAGE
 from orchdb.operations.table_statements import TableStatements
 from orchdb.rows import LOG_LEVELS, AgentLogRow, JsonValue, LogLevel, NewAgentLog, OneOrSeveral, Time
 from orchdb.schema.tables import GRAVE, agent_logs
@@ -24,14 +24,24 @@ AGENT_LOGS: TableStatements[AgentLogRow] = TableStatements(
     partial={"log_level": ("WARNING", "ERROR", "CRITICAL")},
     conditions={"log_level": GRAVE},
 )
-_INSERT = AGENT_LOGS.insert(("agent_id", "log_level", "log_type", "message", "details", "created_at"))
+_NAMES = ("agent_id", "log_level", "log_type", "message", "details", "created_at")
+_INSERT = AGENT_LOGS.insert(_NAMES)
+_WITH_EVENT = (*_NAMES, "event_id")
 
 
-class AgentLogOperations(TableOperations):
+class AgentLogOperations(CreationOperations):
     """What agents did, line by line."""
 
     async def create_agent_log(
-        self, agent_id: str, log_level: LogLevel, log_type: str, message: str, details: JsonValue = None
+        self,
+        agent_id: str,
+        log_level: LogLevel,
+        log_type: str,
+        message: str,
+        details: JsonValue = None,
+        *,
+        event_id: str | None = None,
+        created_at: Time | None = None,
     ) -> int:
         """Write a line to the log of an agent.
 
@@ -42,9 +52,13 @@ class AgentLogOperations(TableOperations):
                 ``KNOWN_LOG_TYPES`` holds the usual ones.
             message: Free text.
             details: Any JSON value; text is stored as text.
+            event_id: What the line is called by its writer: any non-empty text of at most 500 characters. If a line of
+                this table has it already, nothing is written: so the call can be repeated after a time-out or a lost
+                connection. By default none.
+            created_at: When it happened: ISO 8601 text, or a ``datetime``; without a zone it is UTC. By default now.
 
         Returns:
-            The id of the new line, a whole number that grows.
+            The id of the line, a whole number that grows; that of the first one with this ``event_id``.
 
         Raises:
             MissingParentError: The agent does not exist.
@@ -56,9 +70,11 @@ class AgentLogOperations(TableOperations):
             "log_type": log_type,
             "message": message,
             "details": details,
-            "created_at": now(),
+            "created_at": now() if created_at is None else created_at,
         }
-        return await self._executor.insert("create_agent_log", _INSERT, values)
+        if event_id is None:
+            return await self._executor.insert("create_agent_log", _INSERT, values)
+        return await self._insert_line("create_agent_log", AGENT_LOGS, _WITH_EVENT, {**values, "event_id": event_id})
 
     async def create_agent_logs(self, logs: Iterable[NewAgentLog]) -> list[int]:
         """Write many lines to the logs of agents: all of them or none.
@@ -67,7 +83,8 @@ class AgentLogOperations(TableOperations):
             logs: Mappings with the parameters of ``create_agent_log``, as in ``NewAgentLog``.
 
         Returns:
-            The ids of the new lines, in the order given; an empty list for none.
+            The ids of the lines, in the order given; where an ``event_id`` is there already, also in an earlier item,
+            that of the first line with it. An empty list for none.
 
         Raises:
             MissingParentError: An agent does not exist.
@@ -75,9 +92,11 @@ class AgentLogOperations(TableOperations):
             TypeError: An item lacks a name, or has an unknown one.
         """
         required, allowed = NewAgentLog.__required_keys__, NewAgentLog.__annotations__
-        defaults: dict[str, Any] = {"details": None, "created_at": now()}
-        rows = [{**defaults, **item} for item in checked_items("create_agent_logs", logs, required, allowed)]
-        return await self._executor.insert_many("create_agent_logs", _INSERT, rows)
+        items = checked_items("create_agent_logs", logs, required, allowed)
+        rows = lines_of_items(items)
+        if all(row["event_id"] is None for row in rows):
+            return await self._executor.insert_many("create_agent_logs", _INSERT, rows)
+        return await self._insert_many_unless("create_agent_logs", AGENT_LOGS, _WITH_EVENT, rows, "event_id")
 
     async def log_agent_event(
         self,

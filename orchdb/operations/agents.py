@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import Any, Unpack
+from uuid import UUID
 
+from orchdb.errors import InvalidValueError
 from orchdb.executor import failures_reported
 from orchdb.operations.arguments import checked_cost, checked_flag, checked_names
+from orchdb.operations.creation import CreationOperations, new_row_id, time_of_creation
 from orchdb.operations.page import Page
-from orchdb.operations.table_operations import TableOperations
 from orchdb.operations.table_statements import TableStatements
 from orchdb.rows import (
     ENDED_STATUSES,
@@ -20,33 +22,34 @@ from orchdb.rows import (
     Time,
 )
 from orchdb.schema.tables import agents
-from orchdb.schema.values import new_id, now
+from orchdb.schema.values import now
 
 _TABLE: TableStatements[AgentRow] = TableStatements(
     agents,
     ("session_id", "parent_agent_id", "orchestrator_agent_id", "root", "status"),
     conditions={"root": "parent_agent_id IS NULL"},
 )
-_INSERT = _TABLE.insert(
-    (
-        "id",
-        "orchestrator_agent_id",
-        "session_id",
-        "parent_agent_id",
-        "status",
-        "context",
-        "config",
-        "metadata",
-        "started_at",
-        "completed_at",
-        "created_at",
-        "updated_at",
-    )
+_NAMES = (
+    "id",
+    "orchestrator_agent_id",
+    "session_id",
+    "parent_agent_id",
+    "status",
+    "context",
+    "config",
+    "metadata",
+    "started_at",
+    "completed_at",
+    "cost_usd",
+    "error_message",
+    "created_at",
+    "updated_at",
 )
+_INSERT = _TABLE.insert(_NAMES)
 _CHANGES = frozenset(AgentChanges.__annotations__)
 
 
-class AgentOperations(TableOperations):
+class AgentOperations(CreationOperations):
     """Running instances: their lifecycle, and what they cost."""
 
     async def create_agent(
@@ -58,10 +61,19 @@ class AgentOperations(TableOperations):
         context: JsonObject | str | None = None,
         config: JsonObject | str | None = None,
         metadata: JsonObject | None = None,
+        *,
+        started_at: Time | None = None,
+        completed_at: Time | None = None,
+        cost_usd: float | None = 0.0,
+        error_message: str | None = None,
+        id: str | UUID | None = None,
+        created_at: Time | None = None,
+        exist_ok: bool = False,
     ) -> str:
         """Create an agent: a running instance of a definition.
 
-        ``started_at`` is set if the status is a running one, ``completed_at`` if it is an ended one.
+        Where they are not given, ``started_at`` is set if the status is a running one, and ``completed_at`` if it is an
+        ended one: to the time of creation.
 
         Args:
             orchestrator_agent_id: The definition that it is an instance of.
@@ -72,17 +84,32 @@ class AgentOperations(TableOperations):
             context: A JSON object, as a mapping or as text.
             config: A JSON object, as a mapping or as text.
             metadata: A JSON object, as a mapping.
+            started_at: When it started to run: ISO 8601 text, or a ``datetime``; without a zone it is UTC.
+            completed_at: When it ended, likewise.
+            cost_usd: What it has cost so far, in US dollars; ``None`` for unknown.
+            error_message: What went wrong.
+            id: Its id: any UUID. By default a new one, which sorts in the order of creation.
+            created_at: When it was created, as text or a ``datetime``. By default now.
+            exist_ok: Take an agent that has the id for this one, and leave it as it is: so the call can be repeated.
+                By default that is an error.
 
         Returns:
-            The id of the new agent: 36 characters of UUID that sort in the order of creation.
+            The id of the agent, 36 characters of UUID.
 
         Raises:
             MissingParentError: The definition or the parent agent does not exist.
+            DuplicateError: An agent has this id, and ``exist_ok`` is not set.
             InvalidValueError: A value does not fit its column.
         """
-        moment = now()
+        with failures_reported("create_agent", _TABLE.table.name):
+            row_id, moment = new_row_id("agents", id), time_of_creation("agents", created_at)
+            refuse_itself(row_id, parent_agent_id)
+        if started_at is None and status in RUNNING_STATUSES:
+            started_at = moment
+        if completed_at is None and status in ENDED_STATUSES:
+            completed_at = moment
         values: dict[str, Any] = {
-            "id": new_id(),
+            "id": row_id,
             "orchestrator_agent_id": orchestrator_agent_id,
             "session_id": session_id,
             "parent_agent_id": parent_agent_id,
@@ -90,13 +117,18 @@ class AgentOperations(TableOperations):
             "context": context,
             "config": config,
             "metadata": metadata,
-            "started_at": moment if status in RUNNING_STATUSES else None,
-            "completed_at": moment if status in ENDED_STATUSES else None,
+            "started_at": started_at,
+            "completed_at": completed_at,
+            "cost_usd": cost_usd,
+            "error_message": error_message,
             "created_at": moment,
             "updated_at": moment,
         }
-        await self._executor.insert("create_agent", _INSERT, values)
-        return str(values["id"])
+        if exist_ok:
+            await self._insert_unless("create_agent", _TABLE, _NAMES, values, "id")
+        else:
+            await self._executor.insert("create_agent", _INSERT, values)
+        return row_id
 
     async def get_agent(self, agent_id: str, *, include_deleted: bool = False) -> AgentRow | None:
         """Get one agent.
@@ -237,6 +269,12 @@ class AgentOperations(TableOperations):
             True if there was such a softly deleted agent; False if not.
         """
         return await self._restore("restore_agent", _TABLE, agent_id)
+
+
+def refuse_itself(row_id: str, parent_agent_id: object) -> None:
+    """Refuse an agent that names itself as its parent, which both engines would take."""
+    if str(parent_agent_id) == row_id:
+        raise InvalidValueError("agents.parent_agent_id: no row can be its own ancestor", column="parent_agent_id")
 
 
 def status_times(changes: dict[str, Any], *, has_start: bool) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Mapping
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 from orchdb.errors import InvalidValueError
@@ -58,8 +58,7 @@ def one_or_several(given: Any) -> Any:
         return given
     known: set[str] = set()
     different: list[Placed] = []
-    values: Iterable[Any] = given
-    for placed in enumerate(values):
+    for placed in enumerate(iter(cast(Any, given))):
         text = _text(placed[1])
         if text is None or text not in known:
             different.append(placed)

@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     BindParameter,
     ColumnElement,
+    Dialect,
     GenerativeSelect,
     LargeBinary,
     Select,
@@ -39,15 +40,29 @@ from orchdb.schema.column_types import (
     Identifier,
     StoredTime,
 )
-from orchdb.schema.several import OneOfSeveral, Several, is_among, is_selected, is_word, merged
+from orchdb.schema.several import OneOfSeveral, Order, Several, is_among, is_selected, is_word, merged
 from orchdb.schema.sql_functions import is_understood, stored_id, stored_time
 from orchdb.schema.tables import agents
-from orchdb.statements import Statement
+from orchdb.statements import CompiledStatement, Statement
 
 Row = TypeVar("Row")
 Part = TypeVar("Part", bound=GenerativeSelect)
 _PARAMETERS = frozenset({"since", "until", "before", "if_status"})
 """What callers give that is checked as a column is, and is not called like it."""
+
+
+class _Merged(Statement[Row]):
+    """A list with a branch for each value of the filter that leads."""
+
+    def __init__(self, table: Table, branches: Sequence[Select[Any]], order: Order, bounds: tuple[str, ...]) -> None:
+        super().__init__(table, branches[0])
+        self._branches = branches
+        self._order = order
+        self._bounds = bounds
+
+    def _compile(self, dialect: Dialect) -> CompiledStatement:
+        core = merged(self._branches, self._order, _most(self._bounds), dialect)
+        return CompiledStatement(_part(core, self._bounds), dialect, None)
 
 
 class ListStatements(Generic[Row]):
@@ -107,8 +122,7 @@ class ListStatements(Generic[Row]):
         core = select(*self._shown).where(*fits)
         order = partial(_in_order, newest_first=newest_first)
         if shape.branched:
-            branches = [core.where(fit) for fit in self._branches(shape)]
-            return Statement(self.table, lambda dialect: _part(merged(branches, order, _most(bounds), dialect), bounds))
+            return _Merged(self.table, [core.where(fit) for fit in self._branches(shape)], order, bounds)
         if self._leads("root", shape):
             # All NULL, but to Postgres that is no one value, and the index begins with it.
             parent = self.table.c[self.parent]

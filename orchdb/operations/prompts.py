@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Any, Unpack
+from uuid import UUID
 
+from orchdb.executor import failures_reported
 from orchdb.operations.agents import status_times
 from orchdb.operations.arguments import checked_items, checked_names
+from orchdb.operations.completion import PROMPTS, CompletionOperations
+from orchdb.operations.creation import new_row_id, rows_of_items, time_of_creation
 from orchdb.operations.page import Page
-from orchdb.operations.table_operations import TableOperations
-from orchdb.operations.table_statements import TableStatements
 from orchdb.rows import (
     ENDED_STATUSES,
     JsonObject,
@@ -21,33 +22,34 @@ from orchdb.rows import (
     PromptStatus,
     Time,
 )
-from orchdb.schema.tables import UNFINISHED, prompts
-from orchdb.schema.values import new_id, now
+from orchdb.schema.tables import prompts
 
-_TABLE: TableStatements[PromptRow] = TableStatements(
-    prompts,
-    ("agent_id", "session_id", "model_used", "prompt_type", "status"),
-    partial={"status": ("pending", "streaming", "failed", "cancelled")},
-    conditions={"status": UNFINISHED},
+_TABLE = PROMPTS
+_NAMES = tuple(prompts.c.keys())
+_FEW = (
+    "id",
+    "agent_id",
+    "prompt_type",
+    "prompt_name",
+    "prompt_text",
+    "status",
+    "model_used",
+    "metadata",
+    "created_at",
+    "completed_at",
 )
-_INSERT = _TABLE.insert(
-    (
-        "id",
-        "agent_id",
-        "prompt_type",
-        "prompt_name",
-        "prompt_text",
-        "status",
-        "model_used",
-        "metadata",
-        "created_at",
-        "completed_at",
-    )
-)
+"""What a prompt has that is created before anything has come back."""
+_REST = {name: None for name in _NAMES if name not in _FEW} | {
+    "tokens_input": 0,
+    "tokens_output": 0,
+    "tokens_cache_read": 0,
+    "tokens_cache_write": 0,
+    "cost_usd": 0.0,
+}
 _CHANGES = frozenset(PromptChanges.__annotations__)
 
 
-class PromptOperations(TableOperations):
+class PromptOperations(CompletionOperations):
     """Prompts and responses, with tokens and costs."""
 
     async def create_prompt(
@@ -59,10 +61,24 @@ class PromptOperations(TableOperations):
         status: PromptStatus = "pending",
         model_used: str | None = None,
         metadata: JsonObject | None = None,
+        *,
+        response_text: str | None = None,
+        tokens_input: int | None = 0,
+        tokens_output: int | None = 0,
+        tokens_cache_read: int | None = 0,
+        tokens_cache_write: int | None = 0,
+        cost_usd: float | None = 0.0,
+        latency_ms: int | None = None,
+        completed_at: Time | None = None,
+        error_message: str | None = None,
+        deleted_at: Time | None = None,
+        id: str | UUID | None = None,
+        created_at: Time | None = None,
+        exist_ok: bool = False,
     ) -> str:
-        """Create a prompt; what comes back is filled in with ``update_prompt`` and ``add_prompt_usage``.
+        """Create a prompt; what comes back is filled in with ``complete_prompt``, which also counts its cost.
 
-        ``completed_at`` is set if the status is an ended one.
+        The cost of its agent stays as it is: a row that is copied from elsewhere comes with its agent's.
 
         Args:
             agent_id: The agent that asks.
@@ -73,15 +89,31 @@ class PromptOperations(TableOperations):
             status: One of ``PROMPT_STATUSES``.
             model_used: The model that is asked, if it is known yet: at most 500 characters.
             metadata: A JSON object, as a mapping.
+            response_text: What came back.
+            tokens_input: Tokens that were read afresh; ``None`` for unknown, as for all counts and the cost.
+            tokens_output: Tokens that were written.
+            tokens_cache_read: Tokens that were read from the provider's cache.
+            tokens_cache_write: Tokens that were written to the provider's cache.
+            cost_usd: US dollars.
+            latency_ms: Milliseconds.
+            completed_at: When it ended: ISO 8601 text, or a ``datetime``; without a zone it is UTC. By default the time
+                of creation, if the status is an ended one.
+            error_message: What went wrong.
+            deleted_at: When it was deleted softly, for a copy of such a row.
+            id: Its id: any UUID. By default a new one, which sorts in the order of creation.
+            created_at: When it was asked, as text or a ``datetime``. By default now.
+            exist_ok: Take a prompt that has the id for this one, and leave it as it is: so the call can be repeated. By
+                default that is an error.
 
         Returns:
-            The id of the new prompt: 36 characters of UUID that sort in the order of creation.
+            The id of the prompt, 36 characters of UUID.
 
         Raises:
             MissingParentError: The agent does not exist.
+            DuplicateError: A prompt has this id, and ``exist_ok`` is not set.
             InvalidValueError: A value does not fit its column.
         """
-        item = {
+        item: dict[str, Any] = {
             "agent_id": agent_id,
             "prompt_type": prompt_type,
             "prompt_text": prompt_text,
@@ -89,30 +121,54 @@ class PromptOperations(TableOperations):
             "status": status,
             "model_used": model_used,
             "metadata": metadata,
+            "response_text": response_text,
+            "tokens_input": tokens_input,
+            "tokens_output": tokens_output,
+            "tokens_cache_read": tokens_cache_read,
+            "tokens_cache_write": tokens_cache_write,
+            "cost_usd": cost_usd,
+            "latency_ms": latency_ms,
+            "completed_at": completed_at,
+            "error_message": error_message,
+            "deleted_at": deleted_at,
+            "id": id,
+            "created_at": created_at,
         }
-        values = _new_prompt(item, now())
-        await self._executor.insert("create_prompt", _INSERT, values)
+        with failures_reported("create_prompt", _TABLE.table.name):
+            values = _new_prompt(item)
+        names = _FEW if _has_no_more(values) else _NAMES
+        if exist_ok:
+            await self._insert_unless("create_prompt", _TABLE, names, values, "id")
+        else:
+            await self._executor.insert("create_prompt", _TABLE.insert(names), values)
         return str(values["id"])
 
-    async def create_prompts(self, prompts: Iterable[NewPrompt]) -> list[str]:
+    async def create_prompts(self, prompts: Iterable[NewPrompt], *, exist_ok: bool = False) -> list[str]:
         """Create many prompts: all of them or none.
 
         Args:
             prompts: Mappings with the parameters of ``create_prompt``, as in ``NewPrompt``.
+            exist_ok: Take prompts that have the ids for these, and leave them as they are; of several items with one id
+                the first counts. By default that is an error.
 
         Returns:
-            The ids of the new prompts, in the order given; an empty list for none.
+            The ids of the prompts, in the order given; an empty list for none.
 
         Raises:
             MissingParentError: An agent does not exist.
+            DuplicateError: A prompt has the id of an item, and ``exist_ok`` is not set.
             InvalidValueError: A value does not fit its column; the message says of which item.
             TypeError: An item lacks a name, or has an unknown one.
         """
         required, allowed = NewPrompt.__required_keys__, NewPrompt.__annotations__
-        moment = now()
-        rows = [_new_prompt(item, moment) for item in checked_items("create_prompts", prompts, required, allowed)]
-        await self._executor.insert_many("create_prompts", _INSERT, rows)
-        return [str(row["id"]) for row in rows]
+        items = checked_items("create_prompts", prompts, required, allowed)
+        with failures_reported("create_prompts", _TABLE.table.name):
+            rows = rows_of_items(items, _new_prompt)
+        names = _FEW if all(map(_has_no_more, rows)) else _NAMES
+        if exist_ok:
+            return await self._insert_many_unless("create_prompts", _TABLE, names, rows, "id")
+        await self._executor.insert_many("create_prompts", _TABLE.insert(names), rows)
+        return [row["id"] for row in rows]
 
     async def get_prompt(self, prompt_id: str, *, include_deleted: bool = False) -> PromptRow | None:
         """Get one prompt.
@@ -271,17 +327,16 @@ class PromptOperations(TableOperations):
         return await self._restore("restore_prompt", _TABLE, prompt_id)
 
 
-def _new_prompt(item: Mapping[str, Any], moment: datetime) -> dict[str, Any]:
-    status = item.get("status", "pending")
-    return {
-        "id": new_id(),
-        "agent_id": item["agent_id"],
-        "prompt_type": item["prompt_type"],
-        "prompt_name": item.get("prompt_name"),
-        "prompt_text": item["prompt_text"],
-        "status": status,
-        "model_used": item.get("model_used"),
-        "metadata": item.get("metadata"),
-        "created_at": moment,
-        "completed_at": moment if status in ENDED_STATUSES else None,
-    }
+def _has_no_more(row: Mapping[str, Any]) -> bool:
+    """Whether only ``_FEW`` were given; what is no count, such as ``False``, is given."""
+    return all(row[name] == value and type(row[name]) is type(value) for name, value in _REST.items())
+
+
+def _new_prompt(item: Mapping[str, Any]) -> dict[str, Any]:
+    moment = time_of_creation("prompts", item.get("created_at"))
+    row = {"prompt_name": None, "status": "pending", "model_used": None, "metadata": None, **_REST, **item}
+    row["id"], row["created_at"] = new_row_id("prompts", item.get("id")), moment
+    row["completed_at"] = item.get("completed_at")
+    if row["completed_at"] is None and row["status"] in ENDED_STATUSES:
+        row["completed_at"] = moment
+    return row

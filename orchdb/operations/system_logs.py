@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from typing import Any
 
 from orchdb.operations.arguments import checked_items
+from orchdb.operations.creation import CreationOperations, lines_of_items
 from orchdb.operations.page import Page
-from orchdb.operations.table_operations import DEFAULT_PAGE, TableOperations
+from orchdb.operations.table_operations import DEFAULT_PAGE
 from orchdb.operations.table_statements import TableStatements
 from orchdb.rows import JsonValue, LogLevel, NewSystemLog, OneOrSeveral, SystemLogRow, Time
 from orchdb.schema.tables import system_logs
 from orchdb.schema.values import now
 
 SYSTEM_LOGS: TableStatements[SystemLogRow] = TableStatements(system_logs, ("component", "log_level"))
-_INSERT = SYSTEM_LOGS.insert(("log_level", "component", "message", "details", "created_at"))
+_NAMES = ("log_level", "component", "message", "details", "created_at")
+_INSERT = SYSTEM_LOGS.insert(_NAMES)
+_WITH_EVENT = (*_NAMES, "event_id")
 
 
-class SystemLogOperations(TableOperations):
+class SystemLogOperations(CreationOperations):
     """What happened around the agents, line by line."""
 
     async def create_system_log(
-        self, log_level: LogLevel, component: str, message: str, details: JsonValue = None
+        self,
+        log_level: LogLevel,
+        component: str,
+        message: str,
+        details: JsonValue = None,
+        *,
+        event_id: str | None = None,
+        created_at: Time | None = None,
     ) -> int:
         """Write a line to the log of the system.
 
@@ -30,9 +39,13 @@ class SystemLogOperations(TableOperations):
             component: What the line is about: at most 500 characters, which is what fits an index of Postgres.
             message: Free text.
             details: Any JSON value; text is stored as text.
+            event_id: What the line is called by its writer: any non-empty text of at most 500 characters. If a line of
+                this table has it already, nothing is written: so the call can be repeated after a time-out or a lost
+                connection. By default none.
+            created_at: When it happened: ISO 8601 text, or a ``datetime``; without a zone it is UTC. By default now.
 
         Returns:
-            The id of the new line, a whole number that grows.
+            The id of the line, a whole number that grows; that of the first one with this ``event_id``.
 
         Raises:
             InvalidValueError: A value does not fit its column.
@@ -42,9 +55,11 @@ class SystemLogOperations(TableOperations):
             "component": component,
             "message": message,
             "details": details,
-            "created_at": now(),
+            "created_at": now() if created_at is None else created_at,
         }
-        return await self._executor.insert("create_system_log", _INSERT, values)
+        if event_id is None:
+            return await self._executor.insert("create_system_log", _INSERT, values)
+        return await self._insert_line("create_system_log", SYSTEM_LOGS, _WITH_EVENT, {**values, "event_id": event_id})
 
     async def create_system_logs(self, logs: Iterable[NewSystemLog]) -> list[int]:
         """Write many lines to the log of the system: all of them or none.
@@ -53,16 +68,19 @@ class SystemLogOperations(TableOperations):
             logs: Mappings with the parameters of ``create_system_log``, as in ``NewSystemLog``.
 
         Returns:
-            The ids of the new lines, in the order given; an empty list for none.
+            The ids of the lines, in the order given; where an ``event_id`` is there already, also in an earlier item,
+            that of the first line with it. An empty list for none.
 
         Raises:
             InvalidValueError: A value does not fit its column; the message says of which item.
             TypeError: An item lacks a name, or has an unknown one.
         """
         required, allowed = NewSystemLog.__required_keys__, NewSystemLog.__annotations__
-        defaults: dict[str, Any] = {"details": None, "created_at": now()}
-        rows = [{**defaults, **item} for item in checked_items("create_system_logs", logs, required, allowed)]
-        return await self._executor.insert_many("create_system_logs", _INSERT, rows)
+        items = checked_items("create_system_logs", logs, required, allowed)
+        rows = lines_of_items(items)
+        if all(row["event_id"] is None for row in rows):
+            return await self._executor.insert_many("create_system_logs", _INSERT, rows)
+        return await self._insert_many_unless("create_system_logs", SYSTEM_LOGS, _WITH_EVENT, rows, "event_id")
 
     async def get_system_logs(
         self,

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     Tuple,
+    Update,
     bindparam,
     delete,
     exists,
@@ -40,12 +41,10 @@ from orchdb.schema.column_types import (
     total,
 )
 from orchdb.schema.sql_functions import is_another_spelling, is_understood, stored_time
-from orchdb.schema.values import MAX_INTEGER
+from orchdb.schema.values import HALF_OF_MOST, MAX_INTEGER
 from orchdb.statements import Statement
 
 Row = TypeVar("Row")
-_HALF_OF_MOST = "8.988465674311579e307"
-"""Half of the largest float."""
 
 
 class TableStatements(ListStatements[Row]):
@@ -69,6 +68,7 @@ class TableStatements(ListStatements[Row]):
         # Each shape is built once; how many there are is bounded by the tables' columns, and the caches by their size.
         self.one = lru_cache(maxsize=8)(self._one)
         self.insert = lru_cache(maxsize=8)(self._insert)
+        self.ids = lru_cache(maxsize=4)(self._ids)
         self.update = lru_cache(maxsize=1024)(self._update)
         self.delete = lru_cache(maxsize=8)(self._delete)
         self.batch_end = lru_cache(maxsize=8)(self._edge)
@@ -97,12 +97,18 @@ class TableStatements(ListStatements[Row]):
             return column <= literal_column(str(MAX_INTEGER)) - amount
         # By halves, because neither a sum nor a difference may be infinite: Postgres raises.
         half: ColumnElement[float] = literal_column("0.5")
-        return (column * half + amount * half).between(
-            literal_column(f"-{_HALF_OF_MOST}"), literal_column(_HALF_OF_MOST)
-        )
+        return (column * half + amount * half).between(literal_column(f"-{HALF_OF_MOST}"), literal_column(HALF_OF_MOST))
 
-    def _insert(self, names: tuple[str, ...]) -> Statement[Row]:
-        return Statement(self.table, insert(self.table), names, changes_one=True)
+    def _insert(self, names: tuple[str, ...], *, if_new: bool = False) -> Statement[Row]:
+        """A new row; ``if_new``, none where it would double one that is there."""
+        return Statement(self.table, insert(self.table), names, changes_one=True, if_new=if_new)
+
+    def _ids(self, column: str, count: int = 1) -> Statement[Any]:
+        """The ids of the rows that have one of ``count`` values in a column without doubles, and that value."""
+        keys = [self._bind(f"key_{number}", column, lookup=True) for number in range(count)]
+        where = self.table.c[column].in_(keys) if count > 1 else self.table.c[column] == keys[0]
+        alive = self._not_deleted if column == "name" else []  # the others have no doubles among the deleted either
+        return Statement(self.table, select(self.table.c.id, self.table.c[column].label("key")).where(where, *alive))
 
     def _update(
         self,
@@ -122,6 +128,19 @@ class TableStatements(ListStatements[Row]):
             added: Columns that the value is added to.
             deleted: Change a deleted row instead of a living one.
         """
+        core = self.changing(names, fill_null, if_column, added=added, deleted=deleted)
+        return Statement(self.table, core, changes_one=if_column is None)  # with a guard it often finds none
+
+    def changing(
+        self,
+        names: tuple[str, ...],
+        fill_null: tuple[str, ...] = (),
+        if_column: str | None = None,
+        *,
+        added: tuple[str, ...] = (),
+        deleted: bool = False,
+    ) -> Update:
+        """What ``update`` runs."""
         columns = self.table.c
         changes: dict[str, ColumnElement[Any]] = {name: self._bind(f"new_{name}", name) for name in names}
         changes |= {name: func.coalesce(columns[name], self._bind(f"new_{name}", name)) for name in fill_null}
@@ -133,8 +152,7 @@ class TableStatements(ListStatements[Row]):
         if self.parent in names:
             fits.append(not_(self._is_above(changes[self.parent])))
         not_deleted = [columns.deleted_at.is_not(None)] if deleted else self._not_deleted
-        core = update(self.table).where(self._by_id(), *not_deleted, *self._if_column(if_column), *fits).values(changes)
-        return Statement(self.table, core, changes_one=if_column is None)  # with a guard it often finds none
+        return update(self.table).where(self._by_id(), *not_deleted, *self._if_column(if_column), *fits).values(changes)
 
     def _circle(self, if_column: str | None = None) -> Statement[Row]:
         """Whether the row is there, and the new parent would make it its own ancestor."""
@@ -197,6 +215,10 @@ class TableStatements(ListStatements[Row]):
 
     def _delete(self) -> Statement[Row]:
         return Statement(self.table, delete(self.table).where(self._by_id()))
+
+    def living(self) -> list[ColumnElement[bool]]:
+        """Of the row with the id ``row_id``, unless it was deleted softly."""
+        return [self._by_id(), *self._not_deleted]
 
     def _by_id(self) -> ColumnElement[bool]:
         return self.table.c.id == self._bind("row_id", "id", lookup=True)

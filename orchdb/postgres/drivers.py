@@ -132,7 +132,7 @@ class AsyncpgConnection(DriverConnection):
             status: str = await self.driver.execute(compiled.sql, *parameters)
             return _changed(compiled, int(status.rpartition(" ")[2]))
         if compiled.is_insert:
-            return _inserted(await self.driver.fetch(compiled.sql, *parameters))
+            return _inserted(compiled, await self.driver.fetch(compiled.sql, *parameters))
         # What its fetch does, which has no parameter for the limit; the first rows of a long list are read twice.
         limit = ROWS_AT_A_TIME + 1 if self.portals else 0
         records = await self.driver._execute(compiled.sql, parameters, limit, None)
@@ -236,7 +236,7 @@ class PsycopgConnection(DriverConnection):
         if not compiled.returns_rows:
             return _changed(compiled, cursor.rowcount)
         if compiled.is_insert:
-            return _inserted(await cursor.fetchall())
+            return _inserted(compiled, await cursor.fetchall())
         return StatementResult(await self._fetched(compiled, cursor), 0)
 
     async def _fetched(self, compiled: CompiledStatement, cursor: Any) -> list[Any]:
@@ -321,10 +321,12 @@ def _changed(compiled: CompiledStatement, count: int) -> StatementResult:
     return StatementResult([], count)
 
 
-def _inserted(records: Sequence[Any]) -> StatementResult:
-    if not records:
+def _inserted(compiled: CompiledStatement, records: Sequence[Any]) -> StatementResult:
+    if records:
+        return StatementResult([], len(records), records[0][0])
+    if compiled.adds_one:
         raise skipped()
-    return StatementResult([], len(records), records[0][0])
+    return StatementResult([], 0)
 
 
 def _check_count(written: int, wanted: int) -> None:

@@ -285,6 +285,19 @@ class total(FunctionElement[Any]):  # noqa: N801  # an SQL function
         self.type = column.type
 
 
+class moved(FunctionElement[Any]):  # noqa: N801  # an SQL function
+    """A cost plus a new cost less an old one, where NULL counts as 0: exactly, in whole nano-dollars, however often.
+
+    It stays as it is where no column could hold it.
+    """
+
+    inherit_cache = True
+
+    def __init__(self, column: ColumnElement[Any], new: ColumnElement[Any], old: ColumnElement[Any]) -> None:
+        super().__init__(column, new, old)
+        self.type = column.type
+
+
 class later(FunctionElement[Any]):  # noqa: N801  # an SQL function
     """A time, and a microsecond after the column's own where the two are equal: on a clock that stands still.
 
@@ -305,6 +318,18 @@ def _later(element: later, compiler: SQLCompiler, **options: Any) -> str:
     if is_sqlite(compiler.dialect):
         following = f"substr({column}, 1, 20) || printf('%06d', (substr({column}, 21) + 1) % 1000000)"
     return f"coalesce(nullif({value}, {column}), {following})"
+
+
+@compiles(moved)
+def _moved(element: moved, compiler: SQLCompiler, **options: Any) -> str:
+    column, new, old = (f"coalesce({compiler.process(clause, **options)}, 0)" for clause in element.clauses)
+    # Up to 2**23 dollars a sum of whole nano-dollars is below 2**53, and has no error.
+    return (
+        f"CASE WHEN abs({column}) < 4194304.0 AND abs({new}) < 2097152.0 AND abs({old}) < 2097152.0 "
+        f"THEN (round({column} * 1e9) + (round({new} * 1e9) - round({old} * 1e9))) / 1e9 "
+        f"WHEN abs({column} * 0.5 + ({new} * 0.5 - {old} * 0.5)) < {values.HALF_OF_MOST} "
+        f"THEN {column} + ({new} - {old}) ELSE {column} END"
+    )
 
 
 @compiles(total)

@@ -20,6 +20,8 @@ from orchdb.errors import InvalidValueError
 from orchdb.schema.column_types import CheckedType, LookedUpIdentifier, Processor, is_sqlite
 from orchdb.schema.values import NoSuchRowError, looked_up_id
 
+Order = Callable[[Any], Sequence[ColumnElement[Any]]]
+"""The order of a list, of the columns it is given."""
 Placed = tuple[int, Any]
 """A place, from 0, and the value there."""
 
@@ -80,7 +82,7 @@ def _check(kind: CheckedType, dialect: Dialect) -> Callable[[Any, str], Any]:
 
 def merged(
     branches: Sequence[Select[Any]],
-    order: Callable[[Any], Sequence[ColumnElement[Any]]],
+    order: Order,
     most: ColumnElement[int] | None,
     dialect: Dialect,
 ) -> Select[Any] | CompoundSelect[Any]:
@@ -88,7 +90,7 @@ def merged(
 
     Args:
         branches: Selections of the same columns.
-        order: The order, of the columns it is given.
+        order: Their order.
         most: How many rows are wanted, as far as that is known.
         dialect: Whom it is for. SQLite merges by itself, and takes no order of a branch; Postgres merges only what is
             in order, and knows of the limit only where it is told.

@@ -192,7 +192,7 @@ agent_logs = Table(
     Column("message", FreeText(), nullable=False),
     Column("details", JsonDocument()),
     Column("created_at", Timestamp(), nullable=False, server_default=present()),
-    Column("event_id", Word()),
+    Column("event_id", Label()),
     CheckConstraint(_one_of("log_level", LOG_LEVELS), name="ck_agent_logs_log_level"),
     CheckConstraint("log_type <> ''", name="ck_agent_logs_log_type"),
     sqlite_autoincrement=True,
@@ -211,7 +211,7 @@ system_logs = Table(
     Column("message", FreeText(), nullable=False),
     Column("details", JsonDocument()),
     Column("created_at", Timestamp(), nullable=False, server_default=present()),
-    Column("event_id", Word()),
+    Column("event_id", Label()),
     CheckConstraint(_one_of("log_level", LOG_LEVELS), name="ck_system_logs_log_level"),
     sqlite_autoincrement=True,
 )

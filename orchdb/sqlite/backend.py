@@ -44,7 +44,7 @@ from orchdb.sqlite.files import (
     warn_about,
 )
 from orchdb.sqlite.free_space import give_back
-from orchdb.sqlite.jobs import ManyRows, OneStatement
+from orchdb.sqlite.jobs import ManyRows, OneStatement, TwoStatements
 from orchdb.sqlite.read_pool import ReadPool
 from orchdb.sqlite.settings import TRY_MS, WAIT_MS, Pragma, configure_reader, configure_writer, engine, migration_engine
 from orchdb.sqlite.transaction import SqliteTransaction
@@ -200,7 +200,8 @@ class SqliteBackend(Backend):
         return future
 
     def write(self, compiled: CompiledStatement, parameters: Parameters) -> Awaitable[StatementResult]:
-        return self._writes.run(OneStatement(compiled, parameters))
+        kind = OneStatement if compiled.first is None else TwoStatements
+        return self._writes.run(kind(compiled, parameters))
 
     async def write_many(self, compiled: CompiledStatement, parameters: Sequence[Parameters]) -> list[int]:
         numbers: list[int] = await self._writes.run(ManyRows(compiled, parameters))

@@ -20,11 +20,13 @@ class Job(ABC):
     """What runs in the connection's thread.
 
     Attributes:
-        is_bulk: Whether it is several statements, which stand or fall together.
+        is_bulk: Whether it is many statements, which stand or fall together, and shares no commit.
+        is_several: Whether it is a few of them, which share a commit with others.
         merge_key: The same object in jobs that ``run_merged`` can run as one; ``None`` if this one runs by itself.
     """
 
     is_bulk = False
+    is_several = False
     merge_key: object | None = None
 
     @abstractmethod
@@ -56,7 +58,7 @@ def attempt(job: Job, connection: SqliteConnection, *, alone: bool = False) -> A
         alone: Whether a job of several statements has a transaction for itself, which the caller rolls back.
     """
     try:
-        if not job.is_bulk or alone:
+        if not (job.is_bulk or job.is_several) or alone:
             return job(connection)
         connection.execute("SAVEPOINT several")
         try:
@@ -110,7 +112,7 @@ class OneStatement(Job):
             changed = cursor.rowcount
             if changed != 1 and compiled.adds_one:
                 raise skipped(compiled, connection)
-            return StatementResult([], changed, cursor.lastrowid)
+            return StatementResult([], changed, cursor.lastrowid if changed else None)
         finally:
             cursor.close()  # one with rows left would keep its snapshot: later reads would see the past
 
@@ -147,6 +149,22 @@ class OneStatement(Job):
             return self.run(connection)
         finally:
             connection.text_factory = str
+
+
+class TwoStatements(Job):
+    """A statement, and the one that has to run before it."""
+
+    is_several = True
+
+    def __init__(self, compiled: CompiledStatement, parameters: Parameters) -> None:
+        first, second = parameters
+        assert compiled.first is not None
+        self._first = OneStatement(compiled.first, first)
+        self._second = OneStatement(compiled, second)
+
+    def __call__(self, connection: SqliteConnection) -> StatementResult:
+        self._first(connection)
+        return self._second(connection)
 
 
 class _Apart(Job):

@@ -15,7 +15,7 @@ from orchdb.errors import OperationError
 from orchdb.own_statements import free
 from orchdb.sqlite.files import FileGuard
 from orchdb.sqlite.foreign_triggers import ROLLBACK, ForeignTriggers, SqliteConnection
-from orchdb.sqlite.jobs import Job, ManyRows, OneStatement
+from orchdb.sqlite.jobs import Job, ManyRows, OneStatement, TwoStatements
 from orchdb.sqlite.write_queue import WriteQueue
 from orchdb.statements import CompiledStatement, Parameters
 
@@ -87,7 +87,8 @@ class SqliteTransaction(BackendTransaction):
     async def run(
         self, compiled: CompiledStatement, parameters: Parameters, before: Sequence[str] = ()
     ) -> StatementResult:
-        outcome: StatementResult = await self._call(OneStatement(compiled, parameters), before)
+        kind = OneStatement if compiled.first is None else TwoStatements
+        outcome: StatementResult = await self._call(kind(compiled, parameters), before)
         return outcome
 
     async def run_many(

@@ -18,7 +18,7 @@ import asyncpg
 import pytest
 from sqlalchemy import Table
 
-from orchdb import DatabaseManager, cursor_of
+from orchdb import AgentStatus, DatabaseManager, cursor_of
 from orchdb.backend import Backend, HighWatermark, StatementResult
 from orchdb.database import Database
 from orchdb.postgres.backend import PostgresBackend
@@ -32,7 +32,8 @@ LOGS = 100_000
 MANY_LOGS = 1_000_000
 ID = "01900000-0000-7000-8000-{:012x}"
 AGENT, DEFINITION, PROMPT, PARENT, SESSION = ID.format(7), ID.format(3), ID.format(11), ID.format(5), "session-9"
-SESSIONS, MODELS, ENDED = ("session-9", "session-3"), ("small", "rare"), ("failed", "cancelled", "executing")
+SESSIONS, MODELS = ("session-9", "session-3"), ("small", "rare")
+SOME_STATUSES: tuple[AgentStatus, ...] = ("failed", "cancelled", "executing")
 SINCE, UNTIL = "2025-01-01T06:00:00", "2025-01-01T12:00:00"
 MOMENT = "2025-01-01T08:00:00.000000"
 OLD = datetime(2025, 1, 1, 0, 20, tzinfo=UTC)
@@ -107,8 +108,8 @@ CHOSEN: dict[str, Call] = {
     "recent system logs, next page": lambda db: db.list_recent_system_logs(after=SYSTEM_LOGS_CURSOR),
     "agents of some sessions": lambda db: db.list_agents(SESSIONS, limit=100),
     "agents of some sessions, next page": lambda db: db.list_agents(SESSIONS, after=AGENTS_CURSOR, limit=20),
-    "agents with some statuses": lambda db: db.list_agents(status=ENDED, limit=100),
-    "agents with some statuses since": lambda db: db.list_agents(status=ENDED, since=SINCE, limit=100),
+    "agents with some statuses": lambda db: db.list_agents(status=SOME_STATUSES, limit=100),
+    "agents with some statuses since": lambda db: db.list_agents(status=SOME_STATUSES, since=SINCE, limit=100),
     "agents of some definitions": lambda db: db.list_agents(orchestrator_agent_id=(DEFINITION, AGENT), limit=20),
     "agents of some parents": lambda db: db.list_agents(parent_agent_id=(PARENT, AGENT), limit=20),
     "root agents": lambda db: db.list_agents(root=True, limit=20),
@@ -156,7 +157,7 @@ SORTED: dict[str, Call] = {
     "prompts of a session": lambda db: db.list_prompts(session_id=SESSION, limit=100),
     "prompts of a session by model": lambda db: db.list_prompts(session_id=SESSION, model_used=MODELS, limit=100),
     "definitions of some names": lambda db: db.list_orchestrator_agents(name=("agent 7", "agent 9"), limit=10),
-    "agents of some sessions with some statuses": lambda db: db.list_agents(SESSIONS, status=ENDED, limit=100),
+    "agents of some sessions with some statuses": lambda db: db.list_agents(SESSIONS, status=SOME_STATUSES, limit=100),
     "root agents of a session": lambda db: db.list_agents(SESSION, root=True, limit=20),
     "an agent's logs from a level on": lambda db: db.get_agent_logs(AGENT, min_level="WARNING", limit=100),
     "all prompts of a session": lambda db: db.list_prompts(session_id=SESSION),
