@@ -141,22 +141,42 @@ class ListStatements(Generic[Row]):
         self, shape: Shape, bounds: tuple[str, ...], newest_first: bool, include_deleted: bool
     ) -> Select[Any]:
         """What the agents of sessions have: of each one no more rows are looked at than a part of the list can have."""
-        # As conditions on each row: their own indexes have the rows of all other agents too, once for each agent.
+        # As conditions on each row: their own indexes have the rows of all other agents too, once for each agent. And
+        # the agent is a range and a part of the order: only the index that begins with it has both. With an equality
+        # Postgres takes the index of times where it expects an agent to have many rows, and walks it for one with none.
         fits = [*map(_each, self._filters(shape)), *self._between(bounds), *self._unless(include_deleted)]
-        key = self.table.c.id
-        of_agent = select(key).where(self.table.c.agent_id == agents.c.id, *fits, *self._behind(bounds, newest_first))
-        of_agent = of_agent.order_by(*_in_order(self.table.c, newest_first)).limit(_most(bounds))
+        columns = self.table.c
+        of_agent = select(columns.id).where(*self._range_of_agent(bounds, newest_first), *fits)
+        of_agent = of_agent.order_by(*_in_order(columns, newest_first, columns.agent_id)).limit(_most(bounds))
         of_agent = of_agent.correlate(agents)
         row = self.table.alias("line")
         lines = agents.join(row, is_selected(row.c.id, of_agent.scalar_subquery()))
         core = select(*(row.c[column.name] for column in self._shown)).select_from(lines).where(*self._session(shape))
         return _part(core.order_by(*_in_order(row.c, newest_first)), bounds)
 
+    def _range_of_agent(self, bounds: tuple[str, ...], newest_first: bool) -> list[ColumnElement[bool]]:
+        """The rows of an agent as a range of the index that begins with it, as short as the bounds of a list say."""
+        columns = self.table.c
+        least: ColumnElement[bool] = columns.agent_id >= agents.c.id
+        most: ColumnElement[bool] = columns.agent_id <= agents.c.id
+        if "since" in bounds:
+            since = self._bind("since", "created_at", lookup=True)
+            least = tuple_(columns.agent_id, columns.created_at) >= tuple_(agents.c.id, since)
+        if "until" in bounds:
+            until = self._bind("until", "created_at", lookup=True)
+            most = tuple_(columns.agent_id, columns.created_at) < tuple_(agents.c.id, until)
+        if "after" in bounds:
+            place = tuple_(columns.agent_id, columns.created_at, columns.id)
+            there = tuple_(agents.c.id, *self._cursor())
+            # What it takes the place of is a condition on each row by itself.
+            least, most = (least, place < there) if newest_first else (place > there, most)
+        return [least, most]
+
     def _behind(self, bounds: tuple[str, ...], newest_first: bool) -> list[ColumnElement[bool]]:
         """The position, if the list continues at a cursor."""
         if "after" not in bounds:
             return []
-        there = self._cursor()
+        there = tuple_(*self._cursor())
         return [self._position() < there if newest_first else self._position() > there]
 
     def _fitting(self, shape: Shape, bounds: tuple[str, ...]) -> list[ColumnElement[bool]]:
@@ -242,15 +262,15 @@ class ListStatements(Generic[Row]):
     def _position(self) -> Tuple:
         return tuple_(self.table.c.created_at, self.table.c.id)
 
-    def _cursor(self) -> Tuple:
-        """The position that a cursor holds."""
+    def _cursor(self) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+        """The time and the id of the position that a cursor holds."""
         key: ColumnElement[Any] = bindparam("after_id", type_=BigInteger())
         if isinstance(self.table.c.id.type, Identifier):
             key = bindparam("after_id", type_=CursorIdentifier())
             key = stored_id(key, bindparam("after_id_bytes", type_=LargeBinary()))
         given = bindparam("after_stored", type_=StoredTime()), bindparam("after_stored_bytes", type_=LargeBinary())
         shown = bindparam("after_time", type_=CursorTime())
-        return tuple_(stored_time(self.table.c.created_at, key, *given, shown), key)
+        return stored_time(self.table.c.created_at, key, *given, shown), key
 
     def _unless(self, include_deleted: bool) -> list[ColumnElement[bool]]:
         return [] if include_deleted else self._not_deleted
@@ -290,9 +310,9 @@ def _most(bounds: tuple[str, ...]) -> ColumnElement[int] | None:
     return limit + bindparam("offset", type_=BigInteger()) if "offset" in bounds else limit
 
 
-def _in_order(columns: Any, newest_first: bool) -> tuple[ColumnElement[Any], ...]:
-    created, key = columns.created_at, columns.id
-    return (created.desc(), key.desc()) if newest_first else (created, key)
+def _in_order(columns: Any, newest_first: bool, *before: ColumnElement[Any]) -> tuple[ColumnElement[Any], ...]:
+    order = (*before, columns.created_at, columns.id)
+    return tuple(column.desc() for column in order) if newest_first else order
 
 
 def _each(condition: ColumnElement[bool]) -> ColumnElement[bool]:
