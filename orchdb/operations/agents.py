@@ -252,7 +252,15 @@ class AgentOperations(CreationOperations):
 
 
 def refuse_itself(row_id: str, parent_agent_id: object) -> None:
-    """Refuse an agent that names itself as its parent, which both engines would take."""
+    """Refuse an agent that names itself as its parent, which both engines would take.
+
+    Args:
+        row_id: The id of the new agent.
+        parent_agent_id: Its parent, as the caller gives it.
+
+    Raises:
+        InvalidValueError: They are the same.
+    """
     if str(parent_agent_id) == row_id:
         raise InvalidValueError("agents.parent_agent_id: no row can be its own ancestor", column="parent_agent_id")
 

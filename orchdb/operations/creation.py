@@ -24,7 +24,14 @@ _TRIES = 5
 
 
 def new_row_id(table: str, row_id: object) -> str:
-    """The id of a new row: the UUID that the caller gives, or a new one.
+    """Read the id that a caller gives to a new row, or make one.
+
+    Args:
+        table: The table, for the message.
+        row_id: A UUID in any spelling; ``None`` for a new one.
+
+    Returns:
+        The id in its one spelling.
 
     Raises:
         InvalidValueError: It is no UUID.
@@ -33,7 +40,14 @@ def new_row_id(table: str, row_id: object) -> str:
 
 
 def time_of_creation(table: str, created_at: Time | None) -> datetime:
-    """The time of a new row: the one that the caller gives, or the present.
+    """Read the time that a caller gives to a new row, or take the present.
+
+    Args:
+        table: The table, for the message.
+        created_at: What a caller gave; ``None`` for now.
+
+    Returns:
+        The time, in UTC.
 
     Raises:
         InvalidValueError: It is no time.
@@ -42,7 +56,14 @@ def time_of_creation(table: str, created_at: Time | None) -> datetime:
 
 
 def rows_of_items(items: Iterable[Values], row_of: Callable[[Values], dict[str, Any]]) -> list[dict[str, Any]]:
-    """The row of each item of a bulk.
+    """Make the row of each item of a bulk.
+
+    Args:
+        items: The items.
+        row_of: Makes the row of one.
+
+    Returns:
+        The rows, in the order of the items.
 
     Raises:
         InvalidValueError: An item cannot be a row; the message says which.
@@ -58,7 +79,14 @@ def rows_of_items(items: Iterable[Values], row_of: Callable[[Values], dict[str, 
 
 
 def lines_of_items(items: Iterable[Values]) -> list[dict[str, Any]]:
-    """The line of each item of a bulk; all that say no time have the same."""
+    """Make the line of each item of a bulk; all that say no time have the same.
+
+    Args:
+        items: The items.
+
+    Returns:
+        The lines, in the order of the items.
+    """
     present = now()
     lines = [{"details": None, "event_id": None, "created_at": present, **item} for item in items]
     for line in lines:
