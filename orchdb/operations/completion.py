@@ -103,8 +103,8 @@ class CompletionOperations(CreationOperations):
         Raises:
             InvalidValueError: A value does not fit its column, or the status is not that of an ended prompt.
         """
-        with failures_reported("complete_prompt", prompts.name):
-            if status not in ENDED_STATUSES:
+        if status not in ENDED_STATUSES:
+            with failures_reported("complete_prompt", prompts.name):
                 raise InvalidValueError(
                     f"status: must be one that ends a prompt: {', '.join(ENDED_STATUSES)}", column="status"
                 )

@@ -23,11 +23,12 @@ _TRIES = 5
 """Of a bulk that rows of other programs, committed in between, have come before."""
 
 
-def new_row_id(table: str, row_id: object) -> str:
+def new_row_id(operation: str, table: str, row_id: object) -> str:
     """Read the id that a caller gives to a new row, or make one.
 
     Args:
-        table: The table, for the message.
+        operation: The public method, for the error.
+        table: The table, for the error.
         row_id: A UUID in any spelling; ``None`` for a new one.
 
     Returns:
@@ -36,14 +37,18 @@ def new_row_id(table: str, row_id: object) -> str:
     Raises:
         InvalidValueError: It is no UUID.
     """
-    return new_id() if row_id is None else canonical_id(row_id, f"{table}.id")
+    if row_id is None:
+        return new_id()
+    with failures_reported(operation, table):
+        return canonical_id(row_id, f"{table}.id")
 
 
-def time_of_creation(table: str, created_at: Time | None) -> datetime:
+def time_of_creation(operation: str, table: str, created_at: Time | None) -> datetime:
     """Read the time that a caller gives to a new row, or take the present.
 
     Args:
-        table: The table, for the message.
+        operation: The public method, for the error.
+        table: The table, for the error.
         created_at: What a caller gave; ``None`` for now.
 
     Returns:
@@ -52,7 +57,10 @@ def time_of_creation(table: str, created_at: Time | None) -> datetime:
     Raises:
         InvalidValueError: It is no time.
     """
-    return (None if created_at is None else moment(created_at, f"{table}.created_at")) or now()
+    if created_at is None:
+        return now()
+    with failures_reported(operation, table):
+        return moment(created_at, f"{table}.created_at") or now()
 
 
 def rows_of_items(items: Iterable[Values], row_of: Callable[[Values], dict[str, Any]]) -> list[dict[str, Any]]:
@@ -127,8 +135,8 @@ class CreationOperations(TableOperations):
         self, operation: str, statements: TableStatements[Any], names: tuple[str, ...], values: Values
     ) -> int:
         """Write a line of a log unless one has its ``event_id``; the number of the line that is there then."""
-        with failures_reported(operation, statements.table.name):
-            created_at = time_of_creation(statements.table.name, values["created_at"])  # warned of once if it is naive
+        # Once, because a naive one is warned of.
+        created_at = time_of_creation(operation, statements.table.name, values["created_at"])
         line = {**values, "created_at": created_at}
         return int(await self._insert_unless(operation, statements, names, line, "event_id"))
 

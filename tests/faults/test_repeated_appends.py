@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import psycopg
 import pytest
@@ -55,7 +56,9 @@ async def until_told(write: Write, first: int, randomness: random.Random) -> lis
         return numbers
 
 
-async def write_all(write: Callable[[int], Awaitable[list[int]]], disturb: Callable[[], Awaitable[int]]) -> list[int]:
+async def write_all(
+    write: Callable[[int], Awaitable[list[int]]], disturb: Callable[[], Coroutine[Any, Any, None]]
+) -> list[int]:
     """The numbers of all lines, which many tasks write while they are disturbed."""
     left = [*range(0, LINES, 10)]
     numbers: dict[int, list[int]] = {}
@@ -87,7 +90,7 @@ async def test_of_10000_appends_whose_connections_are_killed_each_repeated_one_i
     with psycopg.connect(plain, autocommit=True) as administrator:
         watched = Watched(administrator)
 
-        async def kill() -> int:
+        async def kill() -> None:
             nonlocal killed
             while True:
                 await asyncio.sleep(randomness.uniform(0.1, 0.3))
@@ -104,8 +107,8 @@ async def test_of_10000_appends_that_are_cancelled_each_repeated_one_is_there_on
     randomness = random.Random(2)
     cancelled = 0
 
-    async def nothing() -> int:
-        return 0
+    async def nothing() -> None:
+        return
 
     async with DatabaseManager(target.url) as db:
         write = writer(db, await an_agent(db))

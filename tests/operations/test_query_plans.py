@@ -26,7 +26,7 @@ from orchdb.schema.spellings import one_form
 from orchdb.schema.sql_functions import TIME_FUNCTION
 from orchdb.schema.tables import metadata
 from orchdb.sqlite.backend import SqliteBackend
-from orchdb.statements import CompiledStatement, Parameters, Statement
+from orchdb.statements import CompiledPair, CompiledStatement, Parameters, Statement
 
 LOGS = 100_000
 MANY_LOGS = 1_000_000
@@ -158,7 +158,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
     found: list[Asked] = []
 
     async def keep(self: Backend, compiled: CompiledStatement, parameters: Parameters) -> StatementResult:
-        if compiled.first is not None:
+        if isinstance(compiled, CompiledPair):
             first, parameters = parameters
             found.append(Asked(compiled.first.sql, first))
         found.append(Asked(compiled.sql, parameters))
