@@ -25,8 +25,7 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 class CompiledStatement:
     """A statement compiled for one dialect: its text, how values go in, and how rows come out."""
 
-    first: CompiledStatement | None = None
-    """What has to run before it, in the same transaction and with the same values."""
+    is_pair = False
 
     def __init__(
         self,
@@ -125,15 +124,23 @@ class CompiledStatement:
 
 
 class CompiledPair(CompiledStatement):
-    """A statement with one that has to run before it."""
+    """A statement on one row, ``row_id``, with one that has to run before it in the same transaction.
+
+    Attributes:
+        first: What runs before it.
+        row: Where among its own parameters the id of the row is.
+    """
+
+    is_pair = True
 
     def __init__(self, first: CompiledStatement, statement: Executable, dialect: Dialect) -> None:
         super().__init__(statement, dialect, None)
         self.first = first
+        self.row = self._names.index("row_id")
+        assert self._places is None
 
     def parameters(self, values: Mapping[str, Any]) -> Parameters:
         """Those of the first, and its own."""
-        assert self.first is not None
         return [self.first.parameters(values), super().parameters(values)]
 
 

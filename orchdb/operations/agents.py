@@ -101,9 +101,13 @@ class AgentOperations(CreationOperations):
             DuplicateError: An agent has this id, and ``exist_ok`` is not set.
             InvalidValueError: A value does not fit its column.
         """
-        with failures_reported("create_agent", _TABLE.table.name):
-            row_id, moment = new_row_id("agents", id), time_of_creation("agents", created_at)
-            refuse_itself(row_id, parent_agent_id)
+        row_id = new_row_id("create_agent", _TABLE.table.name, id)
+        moment = time_of_creation("create_agent", _TABLE.table.name, created_at)
+        if parent_agent_id is not None and str(parent_agent_id) == row_id:
+            with failures_reported("create_agent", _TABLE.table.name):
+                raise InvalidValueError(
+                    "agents.parent_agent_id: no row can be its own ancestor", column="parent_agent_id"
+                )
         if started_at is None and status in RUNNING_STATUSES:
             started_at = moment
         if completed_at is None and status in ENDED_STATUSES:
@@ -269,12 +273,6 @@ class AgentOperations(CreationOperations):
             True if there was such a softly deleted agent; False if not.
         """
         return await self._restore("restore_agent", _TABLE, agent_id)
-
-
-def refuse_itself(row_id: str, parent_agent_id: object) -> None:
-    """Refuse an agent that names itself as its parent, which both engines would take."""
-    if str(parent_agent_id) == row_id:
-        raise InvalidValueError("agents.parent_agent_id: no row can be its own ancestor", column="parent_agent_id")
 
 
 def status_times(changes: dict[str, Any], *, has_start: bool) -> tuple[dict[str, Any], dict[str, Any]]:

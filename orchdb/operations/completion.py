@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Dialect, Update, bindparam, func, literal_column, select, update
+from sqlalchemy import Dialect, Update, bindparam, exists, func, literal_column, not_, select, update
 
 from orchdb.errors import InvalidValueError
 from orchdb.executor import failures_reported
@@ -57,7 +57,7 @@ def _paid(before: Any) -> Update:
         "cost_usd": moved(agents.c.cost_usd, cost, before.c.cost_usd),
         "updated_at": later(agents.c.updated_at, moment),
     }
-    differs = cost != func.coalesce(before.c.cost_usd, 0)
+    differs = cost != func.coalesce(before.c.cost_usd, literal_column("0"))
     return update(agents).where(agents.c.id == before.c.agent_id, differs).values(changes)
 
 
@@ -108,8 +108,8 @@ class CompletionOperations(CreationOperations):
         Raises:
             InvalidValueError: A value does not fit its column, or the status is not that of an ended prompt.
         """
-        with failures_reported("complete_prompt", prompts.name):
-            if status not in ENDED_STATUSES:
+        if status not in ENDED_STATUSES:
+            with failures_reported("complete_prompt", prompts.name):
                 raise InvalidValueError(
                     f"status: must be one that ends a prompt: {', '.join(ENDED_STATUSES)}", column="status"
                 )
@@ -152,7 +152,7 @@ class CompletionOperations(CreationOperations):
         values = {"row_id": prompt_id, "new_response_text": text}
         if await self._executor.execute("append_prompt_response", _APPEND, values):
             return True
-        if await self._executor.fetch_newest("append_prompt_response", PROMPTS.one(), {"row_id": prompt_id}):
+        if await self._executor.fetch_value("append_prompt_response", _TOO_LARGE, values):
             with failures_reported("append_prompt_response", prompts.name):
                 raise InvalidValueError(
                     f"prompts.response_text: would be larger than {MAX_BYTES // 2**20} MiB", column="response_text"
@@ -163,9 +163,8 @@ class CompletionOperations(CreationOperations):
 _KIND: Any = prompts.c.response_text.type
 _PIECE: Any = bindparam("new_response_text", type_=_KIND.when_required())
 _SO_FAR: Any = func.coalesce(prompts.c.response_text, literal_column("''"))
+_FITS: Any = size_in_bytes(_SO_FAR) <= literal_column(str(MAX_BYTES)) - size_in_bytes(_PIECE)
 _APPEND: Statement[PromptRow] = Statement(
-    prompts,
-    update(prompts)
-    .where(*PROMPTS.living(), size_in_bytes(_SO_FAR) <= literal_column(str(MAX_BYTES)) - size_in_bytes(_PIECE))
-    .values(response_text=_SO_FAR.op("||")(_PIECE)),
+    prompts, update(prompts).where(*PROMPTS.living(), _FITS).values(response_text=_SO_FAR.op("||")(_PIECE))
 )
+_TOO_LARGE: Statement[Any] = Statement(prompts, select(exists().where(*PROMPTS.living(), not_(_FITS))))

@@ -23,26 +23,55 @@ _TRIES = 5
 """Of a bulk that rows of other programs, committed in between, have come before."""
 
 
-def new_row_id(table: str, row_id: object) -> str:
-    """The id of a new row: the UUID that the caller gives, or a new one.
+def new_row_id(operation: str, table: str, row_id: object) -> str:
+    """Read the id that a caller gives to a new row, or make one.
+
+    Args:
+        operation: The public method, for the error.
+        table: The table, for the error.
+        row_id: A UUID in any spelling; ``None`` for a new one.
+
+    Returns:
+        The id in its one spelling.
 
     Raises:
         InvalidValueError: It is no UUID.
     """
-    return new_id() if row_id is None else canonical_id(row_id, f"{table}.id")
+    if row_id is None:
+        return new_id()
+    with failures_reported(operation, table):
+        return canonical_id(row_id, f"{table}.id")
 
 
-def time_of_creation(table: str, created_at: Time | None) -> datetime:
-    """The time of a new row: the one that the caller gives, or the present.
+def time_of_creation(operation: str, table: str, created_at: Time | None) -> datetime:
+    """Read the time that a caller gives to a new row, or take the present.
+
+    Args:
+        operation: The public method, for the error.
+        table: The table, for the error.
+        created_at: What a caller gave; ``None`` for now.
+
+    Returns:
+        The time, in UTC.
 
     Raises:
         InvalidValueError: It is no time.
     """
-    return (None if created_at is None else moment(created_at, f"{table}.created_at")) or now()
+    if created_at is None:
+        return now()
+    with failures_reported(operation, table):
+        return moment(created_at, f"{table}.created_at") or now()
 
 
 def rows_of_items(items: Iterable[Values], row_of: Callable[[Values], dict[str, Any]]) -> list[dict[str, Any]]:
-    """The row of each item of a bulk.
+    """Make the row of each item of a bulk.
+
+    Args:
+        items: The items.
+        row_of: Makes the row of one.
+
+    Returns:
+        The rows, in the order of the items.
 
     Raises:
         InvalidValueError: An item cannot be a row; the message says which.
@@ -58,7 +87,14 @@ def rows_of_items(items: Iterable[Values], row_of: Callable[[Values], dict[str, 
 
 
 def lines_of_items(items: Iterable[Values]) -> list[dict[str, Any]]:
-    """The line of each item of a bulk; all that say no time have the same."""
+    """Make the line of each item of a bulk; all that say no time have the same.
+
+    Args:
+        items: The items.
+
+    Returns:
+        The lines, in the order of the items.
+    """
     present = now()
     lines = [{"details": None, "event_id": None, "created_at": present, **item} for item in items]
     for line in lines:
@@ -99,8 +135,8 @@ class CreationOperations(TableOperations):
         self, operation: str, statements: TableStatements[Any], names: tuple[str, ...], values: Values
     ) -> int:
         """Write a line of a log unless one has its ``event_id``; the number of the line that is there then."""
-        with failures_reported(operation, statements.table.name):
-            created_at = time_of_creation(statements.table.name, values["created_at"])  # warned of once if it is naive
+        # Once, because a naive one is warned of.
+        created_at = time_of_creation(operation, statements.table.name, values["created_at"])
         line = {**values, "created_at": created_at}
         return int(await self._insert_unless(operation, statements, names, line, "event_id"))
 

@@ -6,8 +6,6 @@ from datetime import datetime
 from typing import Any, Unpack
 from uuid import UUID
 
-from orchdb.errors import InvalidValueError
-from orchdb.executor import failures_reported
 from orchdb.operations.arguments import checked_names
 from orchdb.operations.creation import CreationOperations, new_row_id, time_of_creation
 from orchdb.operations.page import Page
@@ -70,8 +68,8 @@ class OrchestratorAgentOperations(CreationOperations):
             DuplicateError: A living definition has this name, or, without ``exist_ok``, one has this id.
             InvalidValueError: A value does not fit its column.
         """
-        with failures_reported("create_orchestrator_agent", _TABLE.table.name):
-            row_id, moment = new_row_id("orchestrator_agents", id), time_of_creation("orchestrator_agents", created_at)
+        row_id = new_row_id("create_orchestrator_agent", _TABLE.table.name, id)
+        moment = time_of_creation("create_orchestrator_agent", _TABLE.table.name, created_at)
         values = _new_definition(row_id, moment, name, description, agent_type, capabilities, default_model, metadata)
         if exist_ok:
             await self._insert_unless("create_orchestrator_agent", _TABLE, _NAMES, values, "id")
@@ -106,9 +104,6 @@ class OrchestratorAgentOperations(CreationOperations):
             InvalidValueError: A value does not fit its column.
         """
         operation = "get_or_create_orchestrator_agent"
-        with failures_reported(operation, _TABLE.table.name):
-            if name is None:
-                raise InvalidValueError("orchestrator_agents.name: must not be NULL", column="name")
         found = await self._executor.fetch_value(operation, _TABLE.ids("name"), {"key_0": name})
         if found is not None:
             return str(found)

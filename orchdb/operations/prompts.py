@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from operator import is_, itemgetter
 from typing import Any, Unpack
 from uuid import UUID
 
-from orchdb.executor import failures_reported
 from orchdb.operations.agents import status_times
 from orchdb.operations.arguments import checked_items, checked_names
 from orchdb.operations.completion import PROMPTS, CompletionOperations
@@ -39,13 +39,6 @@ _FEW = (
     "completed_at",
 )
 """What a prompt has that is created before anything has come back."""
-_REST = {name: None for name in _NAMES if name not in _FEW} | {
-    "tokens_input": 0,
-    "tokens_output": 0,
-    "tokens_cache_read": 0,
-    "tokens_cache_write": 0,
-    "cost_usd": 0.0,
-}
 _CHANGES = frozenset(PromptChanges.__annotations__)
 
 
@@ -113,14 +106,21 @@ class PromptOperations(CompletionOperations):
             DuplicateError: A prompt has this id, and ``exist_ok`` is not set.
             InvalidValueError: A value does not fit its column.
         """
-        item: dict[str, Any] = {
+        row_id = new_row_id("create_prompt", _TABLE.table.name, id)
+        moment = time_of_creation("create_prompt", _TABLE.table.name, created_at)
+        if completed_at is None and status in ENDED_STATUSES:
+            completed_at = moment
+        values: dict[str, Any] = {
+            "id": row_id,
             "agent_id": agent_id,
             "prompt_type": prompt_type,
-            "prompt_text": prompt_text,
             "prompt_name": prompt_name,
+            "prompt_text": prompt_text,
             "status": status,
             "model_used": model_used,
             "metadata": metadata,
+            "created_at": moment,
+            "completed_at": completed_at,
             "response_text": response_text,
             "tokens_input": tokens_input,
             "tokens_output": tokens_output,
@@ -128,20 +128,15 @@ class PromptOperations(CompletionOperations):
             "tokens_cache_write": tokens_cache_write,
             "cost_usd": cost_usd,
             "latency_ms": latency_ms,
-            "completed_at": completed_at,
             "error_message": error_message,
             "deleted_at": deleted_at,
-            "id": id,
-            "created_at": created_at,
         }
-        with failures_reported("create_prompt", _TABLE.table.name):
-            values = _new_prompt(item)
-        names = _FEW if _has_no_more(values) else _NAMES
+        names = _names(values)
         if exist_ok:
             await self._insert_unless("create_prompt", _TABLE, names, values, "id")
         else:
             await self._executor.insert("create_prompt", _TABLE.insert(names), values)
-        return str(values["id"])
+        return row_id
 
     async def create_prompts(self, prompts: Iterable[NewPrompt], *, exist_ok: bool = False) -> list[str]:
         """Create many prompts: all of them or none.
@@ -162,9 +157,8 @@ class PromptOperations(CompletionOperations):
         """
         required, allowed = NewPrompt.__required_keys__, NewPrompt.__annotations__
         items = checked_items("create_prompts", prompts, required, allowed)
-        with failures_reported("create_prompts", _TABLE.table.name):
-            rows = rows_of_items(items, _new_prompt)
-        names = _FEW if all(map(_has_no_more, rows)) else _NAMES
+        rows = rows_of_items(items, _new_prompt)
+        names = _NAMES if any(_names(row) is _NAMES for row in rows) else _FEW
         if exist_ok:
             return await self._insert_many_unless("create_prompts", _TABLE, names, rows, "id")
         await self._executor.insert_many("create_prompts", _TABLE.insert(names), rows)
@@ -327,15 +321,24 @@ class PromptOperations(CompletionOperations):
         return await self._restore("restore_prompt", _TABLE, prompt_id)
 
 
-def _has_no_more(row: Mapping[str, Any]) -> bool:
-    """Whether only ``_FEW`` were given; what is no count, such as ``False``, is given."""
-    return all(row[name] == value and type(row[name]) is type(value) for name, value in _REST.items())
+_REST: dict[str, Any] = {
+    name: value for name, value in (PromptOperations.create_prompt.__kwdefaults__ or {}).items() if name in _NAMES
+}
+for _name in ("completed_at", "id", "created_at"):
+    del _REST[_name]
+_rest_of = itemgetter(*_REST)
+_DEFAULTS = tuple(_REST.values())
+
+
+def _names(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns to insert: a few, if the rest of the row is what the table has by default."""
+    return _FEW if all(map(is_, _rest_of(row), _DEFAULTS)) else _NAMES
 
 
 def _new_prompt(item: Mapping[str, Any]) -> dict[str, Any]:
-    moment = time_of_creation("prompts", item.get("created_at"))
+    moment = time_of_creation("create_prompts", _TABLE.table.name, item.get("created_at"))
     row = {"prompt_name": None, "status": "pending", "model_used": None, "metadata": None, **_REST, **item}
-    row["id"], row["created_at"] = new_row_id("prompts", item.get("id")), moment
+    row["id"], row["created_at"] = new_row_id("create_prompts", _TABLE.table.name, item.get("id")), moment
     row["completed_at"] = item.get("completed_at")
     if row["completed_at"] is None and row["status"] in ENDED_STATUSES:
         row["completed_at"] = moment

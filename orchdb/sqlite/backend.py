@@ -200,7 +200,7 @@ class SqliteBackend(Backend):
         return future
 
     def write(self, compiled: CompiledStatement, parameters: Parameters) -> Awaitable[StatementResult]:
-        kind = OneStatement if compiled.first is None else TwoStatements
+        kind = TwoStatements if compiled.is_pair else OneStatement
         return self._writes.run(kind(compiled, parameters))
 
     async def write_many(self, compiled: CompiledStatement, parameters: Sequence[Parameters]) -> list[int]:

@@ -13,7 +13,7 @@ from orchdb.driver_errors import sqlite_code
 from orchdb.schema.spellings import decode_text
 from orchdb.sqlite.foreign_triggers import SqliteConnection, trust_known_modules
 from orchdb.sqlite.refusals import explained, skipped
-from orchdb.statements import CompiledStatement, Parameters, all_rows
+from orchdb.statements import CompiledPair, CompiledStatement, Parameters, all_rows
 
 
 class Job(ABC):
@@ -152,19 +152,31 @@ class OneStatement(Job):
 
 
 class TwoStatements(Job):
-    """A statement, and the one that has to run before it."""
+    """A statement on one row, and the one that has to run before it."""
 
     is_several = True
 
-    def __init__(self, compiled: CompiledStatement, parameters: Parameters) -> None:
-        first, second = parameters
-        assert compiled.first is not None
-        self._first = OneStatement(compiled.first, first)
-        self._second = OneStatement(compiled, second)
+    def __init__(self, compiled: CompiledStatement, parameters: Any) -> None:
+        assert isinstance(compiled, CompiledPair)
+        self._pair = self.merge_key = compiled
+        self._first, self._second = parameters
 
     def __call__(self, connection: SqliteConnection) -> StatementResult:
-        self._first(connection)
-        return self._second(connection)
+        OneStatement(self._pair.first, self._first)(connection)
+        return OneStatement(self._pair, self._second)(connection)
+
+    def run_merged(self, jobs: Sequence[TwoStatements], connection: SqliteConnection) -> list[StatementResult] | None:
+        triggers, pair = connection.foreign_triggers, self._pair
+        rows = {job._second[pair.row] for job in jobs}
+        if triggers.found or len(rows) < len(jobs):  # the second on a row comes before the next first one
+            return [job(connection) for job in jobs]
+        triggers.ours = True
+        try:
+            connection.executemany(pair.first.sql, [job._first for job in jobs])
+            cursor = connection.executemany(pair.sql, [job._second for job in jobs])
+        finally:
+            triggers.ours = False
+        return [StatementResult([], 1)] * len(jobs) if cursor.rowcount == len(jobs) else None
 
 
 class _Apart(Job):

@@ -87,7 +87,7 @@ class SqliteTransaction(BackendTransaction):
     async def run(
         self, compiled: CompiledStatement, parameters: Parameters, before: Sequence[str] = ()
     ) -> StatementResult:
-        kind = OneStatement if compiled.first is None else TwoStatements
+        kind = TwoStatements if compiled.is_pair else OneStatement
         outcome: StatementResult = await self._call(kind(compiled, parameters), before)
         return outcome
 

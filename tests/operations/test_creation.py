@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from orchdb import DatabaseManager, DuplicateError, InvalidValueError, MissingParentError, NewAgentLog, NewPrompt
+from orchdb import (
+    ConstraintError,
+    DatabaseManager,
+    DuplicateError,
+    InvalidValueError,
+    MissingParentError,
+    NewAgentLog,
+    NewPrompt,
+)
 from tests.conftest import Target
 from tests.support.databases import NO_ROW, call, count, dump, run_elsewhere
 from tests.support.processes import definitions_got_at_once
@@ -341,3 +349,28 @@ async def test_many_tasks_of_several_processes_get_one_definition(target: Target
         assert len(set(found)) == 1
         assert db.conn is not None
         assert (await db.conn.execute(text("SELECT count(*) FROM orchestrator_agents"))).scalar_one() == 1
+
+
+SKIPPING = "CREATE TRIGGER picky BEFORE INSERT ON agent_logs WHEN NEW.message = 'no' BEGIN SELECT RAISE(IGNORE); END"
+COPYING = (
+    "CREATE TRIGGER copying AFTER INSERT ON agent_logs WHEN NEW.log_type <> 'copy' BEGIN "
+    "INSERT INTO agent_logs (agent_id, log_type, message) VALUES (NEW.agent_id, 'copy', NEW.message); END"
+)
+NO_UPDATES = "CREATE TRIGGER append_only BEFORE UPDATE ON agent_logs BEGIN SELECT RAISE(ABORT, 'never'); END"
+
+
+@pytest.mark.parametrize("target", ["sqlite"], indirect=True)
+async def test_triggers_of_other_programs_see_each_line_once(
+    db: DatabaseManager, target: Target, agent_id: str
+) -> None:
+    run_elsewhere(target.url, SKIPPING, COPYING, NO_UPDATES)
+    lines = [line(agent_id, f"{n}", f"{n % 20}") for n in range(40)]
+    single = await asyncio.gather(*(db.create_agent_log(**line) for line in lines))
+    assert single[:20] == single[20:]
+    assert await db.create_agent_logs(lines) == single
+    rows = await db.get_agent_logs(agent_id)
+    assert [row["id"] for row in sorted(rows, key=lambda row: row["id"]) if row["event_id"]] == sorted(single[:20])
+    assert len([row for row in rows if row["log_type"] == "copy"]) == 20
+    for write in (db.create_agent_log(**line(agent_id, "no", "x")), db.create_agent_logs([line(agent_id, "no", "x")])):
+        with pytest.raises(ConstraintError, match="picky skipped the row"):
+            await write

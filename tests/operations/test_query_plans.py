@@ -26,7 +26,7 @@ from orchdb.schema.spellings import one_form
 from orchdb.schema.sql_functions import TIME_FUNCTION
 from orchdb.schema.tables import metadata
 from orchdb.sqlite.backend import SqliteBackend
-from orchdb.statements import CompiledStatement, Parameters, Statement
+from orchdb.statements import CompiledPair, CompiledStatement, Parameters, Statement
 
 LOGS = 100_000
 MANY_LOGS = 1_000_000
@@ -173,6 +173,10 @@ UNORDERED: dict[str, Call] = {
     "update an agent": lambda db: db.update_agent(AGENT, status="completed", error_message=None),
     "update an agent if": lambda db: db.update_agent(AGENT, if_status="executing", status="completed"),
     "update a prompt": lambda db: db.update_prompt(PROMPT, response_text="done", tokens_output=3),
+    "complete a prompt": lambda db: db.complete_prompt(PROMPT, "done", cost_usd=0.1),
+    "append to a response": lambda db: db.append_prompt_response(PROMPT, "done"),
+    "get a definition by its name": lambda db: db.get_or_create_orchestrator_agent("agent 7"),
+    "a line that may be there": lambda db: db.create_agent_log(AGENT, "INFO", "error", "m", event_id="e"),
     "add a cost": lambda db: db.add_agent_cost(AGENT, 0.1),
     "delete a definition": lambda db: db.delete_orchestrator_agent(DEFINITION),
     "delete an agent": lambda db: db.delete_agent(AGENT),
@@ -223,6 +227,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
     found: list[Asked] = []
 
     async def keep(self: Backend, compiled: CompiledStatement, parameters: Parameters) -> StatementResult:
+        if isinstance(compiled, CompiledPair):
+            first, parameters = parameters
+            found.append(Asked(compiled.first.sql, first))
         found.append(Asked(compiled.sql, parameters))
         if "edge_time" not in compiled.sql.partition("FROM")[0] or len(found) > 3:
             return StatementResult([], 0)
