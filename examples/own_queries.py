@@ -11,8 +11,7 @@ async def main() -> None:
     async with DatabaseManager() as db:
         async with db.transaction() as tx:  # all of it or nothing
             await tx.conn.execute(text("CREATE TABLE IF NOT EXISTS notes (agent_id TEXT, note TEXT)"))
-            known = await tx.list_orchestrator_agents(name="scout")
-            scout = known[0]["id"] if known else await tx.create_orchestrator_agent("scout")
+            scout = await tx.get_or_create_orchestrator_agent("scout")
             agent = await tx.create_agent(scout, "session-1", status="executing")
             await tx.conn.execute(
                 text("INSERT INTO notes VALUES (:agent, :note)"), {"agent": agent, "note": "looks at the tests"}

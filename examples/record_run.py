@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from orchdb import AgentLogRow, AgentStatus, DatabaseManager, DuplicateError, NewAgentLog, OrchdbError
+from orchdb import AgentLogRow, AgentStatus, DatabaseManager, NewAgentLog, OrchdbError
 
 DEFINITION = "recorded-run"
 LOGGED = {"action": "tool_call", "observation": "observation"}
@@ -271,13 +271,7 @@ async def record(
 
 async def definition_id(db: DatabaseManager) -> str:
     """The id of the definition that all recorded runs share."""
-    found = await db.list_orchestrator_agents(name=DEFINITION)
-    if not found:
-        try:
-            return await db.create_orchestrator_agent(DEFINITION, "Runs that were recorded elsewhere.", "builder")
-        except DuplicateError:  # another process was faster
-            found = await db.list_orchestrator_agents(name=DEFINITION)
-    return found[0]["id"]
+    return await db.get_or_create_orchestrator_agent(DEFINITION, "Runs that were recorded elsewhere.", "builder")
 
 
 async def main(files: list[Path], place: str | None) -> int:

@@ -18,8 +18,7 @@ def now_iso():
 
 async def workflow():
     async with DatabaseManager() as db:  # Uses default data/orchestrator.db
-        found = await db.list_orchestrator_agents(name="planner")
-        definition_id = found[0]["id"] if found else await db.create_orchestrator_agent("planner", agent_type="planner")
+        definition_id = await db.get_or_create_orchestrator_agent("planner", agent_type="planner")
 
         # Track orchestrator agent execution
         session_id = str(uuid.uuid4())

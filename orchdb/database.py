@@ -146,8 +146,6 @@ class Database(Executor):
             statement.compiled(self.dialect).parameters(values)
 
     async def fetch_newest(self, operation: str, statement: Statement[Row], values: Values) -> list[Row]:
-        """All rows, in the order of the statement, also those that a replica may not have yet."""
-
         async def run() -> list[Row]:
             compiled = statement.compiled(self.dialect)
             try:

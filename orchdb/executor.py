@@ -75,13 +75,18 @@ class Executor(ABC):
 
         async def run() -> list[int]:
             compiled = statement.compiled(self.dialect)
-            parameters: list[Parameters] = []
-            for start in range(0, len(rows), _CHECKED_AT_A_TIME):
-                parameters += _checked(compiled, rows[start : start + _CHECKED_AT_A_TIME], start)
-                await asyncio.sleep(0)  # a large batch leaves the event loop to others now and then
+            parameters = await _all_checked(compiled, rows)
             return await self._write_many(compiled, parameters) if parameters else []
 
         return await self._observed(operation, statement.table, run)
+
+    async def check_many(self, operation: str, statement: Statement[Any], rows: Sequence[Values]) -> None:
+        """Raise what ``insert_many`` would raise before it writes anything."""
+        await self._observed(operation, statement.table, lambda: _all_checked(statement.compiled(self.dialect), rows))
+
+    @abstractmethod
+    async def fetch_newest(self, operation: str, statement: Statement[Row], values: Values) -> list[Row]:
+        """All rows, in the order of the statement, also those that a replica may not have yet."""
 
     @abstractmethod
     def transaction(self) -> AbstractAsyncContextManager[TransactionExecutor]:
@@ -152,6 +157,14 @@ class Executor(ABC):
         return result
 
 
+async def _all_checked(compiled: CompiledStatement, rows: Sequence[Values]) -> list[Parameters]:
+    parameters: list[Parameters] = []
+    for start in range(0, len(rows), _CHECKED_AT_A_TIME):
+        parameters += _checked(compiled, rows[start : start + _CHECKED_AT_A_TIME], start)
+        await asyncio.sleep(0)  # a large batch leaves the event loop to others now and then
+    return parameters
+
+
 class TransactionExecutor(Executor):
     """Runs inside one transaction, or a part of one."""
 
@@ -160,6 +173,9 @@ class TransactionExecutor(Executor):
         self.dialect = dialect
         self._read = self._write = scope.run
         self._write_many = scope.run_many
+
+    async def fetch_newest(self, operation: str, statement: Statement[Row], values: Values) -> list[Row]:
+        return await self.fetch_all(operation, statement, values)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[TransactionExecutor]:

@@ -175,6 +175,7 @@ class AgentLog(_Row):
     message: str
     details: JsonValue
     created_at: _Time
+    event_id: str | None
 
 
 class SystemLog(_Row):
@@ -186,3 +187,4 @@ class SystemLog(_Row):
     message: str
     details: JsonValue
     created_at: _Time
+    event_id: str | None

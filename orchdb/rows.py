@@ -4,13 +4,17 @@ Rows are plain dictionaries that ``json.dumps`` takes as they are. Times are tex
 costs are US dollars; tokens are counts; ids are 36 characters of UUID.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Literal, NotRequired, TypeAlias, TypedDict, get_args
+from typing import Literal, NotRequired, TypeAlias, TypedDict, TypeVar, get_args
+from uuid import UUID
 
 JsonValue: TypeAlias = bool | int | float | str | Sequence["JsonValue"] | Mapping[str, "JsonValue"] | None
 JsonObject: TypeAlias = Mapping[str, JsonValue]
 Time: TypeAlias = str | datetime
+_Value = TypeVar("_Value")
+OneOrSeveral: TypeAlias = _Value | Iterable[_Value]
+"""The type of a filter: a value, or several of which one has to fit: a list, a tuple, a set or anything to iterate."""
 
 AgentStatus = Literal[
     "pending", "initializing", "planning", "executing", "reviewing", "completed", "failed", "cancelled"
@@ -165,6 +169,7 @@ class AgentLogRow(TypedDict):
         message: Free text.
         details: Any JSON value.
         created_at: Time.
+        event_id: What its writer called it, so that it can be sent again; ``None`` if nothing was said.
     """
 
     id: int
@@ -174,6 +179,7 @@ class AgentLogRow(TypedDict):
     message: str
     details: JsonValue
     created_at: str
+    event_id: str | None
 
 
 class SystemLogRow(TypedDict):
@@ -186,6 +192,7 @@ class SystemLogRow(TypedDict):
         message: Free text.
         details: Any JSON value.
         created_at: Time.
+        event_id: What its writer called it, so that it can be sent again; ``None`` if nothing was said.
     """
 
     id: int
@@ -194,6 +201,7 @@ class SystemLogRow(TypedDict):
     message: str
     details: JsonValue
     created_at: str
+    event_id: str | None
 
 
 COLUMNS_OF: Mapping[str, frozenset[str]] = {
@@ -303,10 +311,22 @@ class NewPrompt(TypedDict):
         agent_id: The agent that asks.
         prompt_type: Any non-empty text of at most 500 characters.
         prompt_text: What is asked.
-        prompt_name: A name for people; it may be left out.
+        prompt_name: A name for people; it may be left out, as may all that follow.
         status: One of ``PROMPT_STATUSES``; ``"pending"`` if it is left out.
-        model_used: The model that is asked; it may be left out.
-        metadata: A JSON object; it may be left out.
+        model_used: The model that is asked.
+        metadata: A JSON object.
+        response_text: What came back.
+        tokens_input: Tokens that were read afresh.
+        tokens_output: Tokens that were written.
+        tokens_cache_read: Tokens that were read from the provider's cache.
+        tokens_cache_write: Tokens that were written to the provider's cache.
+        cost_usd: US dollars.
+        latency_ms: Milliseconds.
+        completed_at: ISO 8601 text or ``datetime``.
+        error_message: What went wrong.
+        deleted_at: ISO 8601 text or ``datetime``, for a copy of a row that was deleted softly.
+        id: Any UUID; a new one if it is left out.
+        created_at: ISO 8601 text or ``datetime``; now if it is left out.
     """
 
     agent_id: str
@@ -316,6 +336,18 @@ class NewPrompt(TypedDict):
     status: NotRequired[PromptStatus]
     model_used: NotRequired[str | None]
     metadata: NotRequired[JsonObject | None]
+    response_text: NotRequired[str | None]
+    tokens_input: NotRequired[int | None]
+    tokens_output: NotRequired[int | None]
+    tokens_cache_read: NotRequired[int | None]
+    tokens_cache_write: NotRequired[int | None]
+    cost_usd: NotRequired[float | None]
+    latency_ms: NotRequired[int | None]
+    completed_at: NotRequired[Time | None]
+    error_message: NotRequired[str | None]
+    deleted_at: NotRequired[Time | None]
+    id: NotRequired[str | UUID | None]
+    created_at: NotRequired[Time | None]
 
 
 class NewAgentLog(TypedDict):
@@ -326,7 +358,9 @@ class NewAgentLog(TypedDict):
         log_level: One of ``LOG_LEVELS``.
         log_type: Any non-empty text of at most 500 characters.
         message: Free text.
-        details: Any JSON value; it may be left out.
+        details: Any JSON value; it may be left out, as may all that follow.
+        event_id: What the line is called by its writer: a line that is sent again is not written again.
+        created_at: ISO 8601 text or ``datetime``; now if it is left out.
     """
 
     agent_id: str
@@ -334,6 +368,8 @@ class NewAgentLog(TypedDict):
     log_type: str
     message: str
     details: NotRequired[JsonValue]
+    event_id: NotRequired[str | None]
+    created_at: NotRequired[Time | None]
 
 
 class NewSystemLog(TypedDict):
@@ -343,10 +379,14 @@ class NewSystemLog(TypedDict):
         log_level: One of ``LOG_LEVELS``.
         component: What the line is about.
         message: Free text.
-        details: Any JSON value; it may be left out.
+        details: Any JSON value; it may be left out, as may all that follow.
+        event_id: What the line is called by its writer: a line that is sent again is not written again.
+        created_at: ISO 8601 text or ``datetime``; now if it is left out.
     """
 
     log_level: LogLevel
     component: str
     message: str
     details: NotRequired[JsonValue]
+    event_id: NotRequired[str | None]
+    created_at: NotRequired[Time | None]

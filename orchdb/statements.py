@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from importlib import import_module
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Delete, Dialect, Executable, Insert, Table, Update, func, select
@@ -26,15 +27,22 @@ _FROZEN_BY_PYTHON = 1000
 
 
 class Statement(Generic[Row]):
-    """A Core statement on one table whose rows are ``Row``."""
+    """A Core statement on one table whose rows are ``Row``; an insert ``if_new`` may find that its row is there."""
 
     def __init__(
-        self, table: Table, core: Executable, column_keys: Sequence[str] | None = None, *, changes_one: bool = False
+        self,
+        table: Table,
+        core: Executable,
+        column_keys: Sequence[str] | None = None,
+        *,
+        changes_one: bool = False,
+        if_new: bool = False,
     ) -> None:
         self.table = table.name
         self._core = core
         self._column_keys = column_keys
         self._changes_one = changes_one
+        self._if_new = if_new
         self._numbered: Insert | None = None
         if isinstance(core, Insert) and not isinstance(table.c.id.type, Identifier):
             # At once: SQLAlchemy keeps what an insert returns with it from the first look, also in its copies.
@@ -45,19 +53,30 @@ class Statement(Generic[Row]):
         """The statement for this dialect, compiled at the first call."""
         compiled = self._compiled.get(dialect.driver)
         if compiled is None:
-            tells_number = getattr(dialect, "postfetch_lastrowid", False)
-            compiled = self._compiled[dialect.driver] = CompiledStatement(
-                self._core if tells_number or self._numbered is None else self._numbered,
-                dialect,
-                self._column_keys,
-                changes_one=self._changes_one,
-                numbered=self._numbered is not None,
-            )
+            compiled = self._compiled[dialect.driver] = self._compile(dialect)
         return compiled
+
+    def _compile(self, dialect: Dialect) -> CompiledStatement:
+        tells_number = getattr(dialect, "postfetch_lastrowid", False)
+        core: Any = self._core if tells_number or self._numbered is None else self._numbered
+        if self._if_new:  # SQLAlchemy has that in a class of each dialect
+            kind: Any = import_module(f"sqlalchemy.dialects.{dialect.name}")
+            new = kind.insert(core.table).on_conflict_do_nothing()
+            core = new if core is self._core else new.returning(core.table.c.id)
+        return CompiledStatement(
+            core,
+            dialect,
+            self._column_keys,
+            changes_one=self._changes_one,
+            may_skip=self._if_new,
+            numbered=self._numbered is not None,
+        )
 
 
 class CompiledStatement:
     """A statement compiled for one dialect: its text, how values go in, and how rows come out."""
+
+    is_pair = False
 
     def __init__(
         self,
@@ -66,6 +85,7 @@ class CompiledStatement:
         column_keys: Sequence[str] | None,
         *,
         changes_one: bool = False,
+        may_skip: bool = False,
         numbered: bool = False,
     ) -> None:
         compiled: Any = statement.compile(dialect=dialect, column_keys=column_keys)  # type: ignore[attr-defined]
@@ -73,7 +93,7 @@ class CompiledStatement:
         self.sql = str(compiled)
         self.is_insert = isinstance(statement, Insert)
         self.changes_one = changes_one
-        self.adds_one = self.is_insert and changes_one
+        self.adds_one = self.is_insert and changes_one and not may_skip
         self.numbered = numbered
         """Whether the database gives the row its id."""
         self.table = str(statement.table) if isinstance(statement, (Insert, Update, Delete)) else None
@@ -93,7 +113,7 @@ class CompiledStatement:
         ]
         types = _columns(statement)
         self.returns_rows = bool(types)
-        self.sql_of_rows = _of_rows(self.sql) if numbered and not self.returns_rows else None
+        self.sql_of_rows = _of_rows(self.sql) if numbered and not may_skip and not self.returns_rows else None
         """The same for ``ROWS_AT_ONCE`` rows, whose values come one row behind the other; not where ids come back."""
         self._keys = list(types)
         decoders = [(key, decode) for key, kind in types.items() if (decode := _decoder(kind, dialect)) is not None]
@@ -154,6 +174,27 @@ class CompiledStatement:
                 if value is not None and (type(value) is not kind or not least <= value <= most):
                     row[key] = decode(value)
         return rows
+
+
+class CompiledPair(CompiledStatement):
+    """A statement on one row, ``row_id``, with one that has to run before it in the same transaction.
+
+    Attributes:
+        first: What runs before it.
+        row: Where among its own parameters the id of the row is.
+    """
+
+    is_pair = True
+
+    def __init__(self, first: CompiledStatement, statement: Executable, dialect: Dialect) -> None:
+        super().__init__(statement, dialect, None)
+        self.first = first
+        self.row = self._names.index("row_id")
+        assert self._positions is None
+
+    def parameters(self, values: Mapping[str, Any]) -> Parameters:
+        """Those of the first, and its own."""
+        return [self.first.parameters(values), super().parameters(values)]
 
 
 @lru_cache(maxsize=8)

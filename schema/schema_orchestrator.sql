@@ -1,4 +1,4 @@
--- The schema of orchdb on SQLite at revision 0009: five tables, their indexes and triggers, and the revision itself.
+-- The schema of orchdb on SQLite at revision 0011: five tables and one of leases, their indexes and triggers, and the revision itself.
 --
 -- DatabaseManager applies this file to an empty database when it first connects. By hand: sqlite3 new.db < this file.
 -- `alembic upgrade head` makes the same from the revisions in migrations/, and orchdb/tables.py says it in Python;
@@ -34,6 +34,19 @@ CREATE UNIQUE INDEX uq_orchestrator_agents_name ON orchestrator_agents (name) WH
 CREATE INDEX idx_orchestrator_agents_created ON orchestrator_agents (created_at, id);
 
 
+-- What says that a process with open runs is alive: one row for each process and length of lease, renewed as long as it
+-- runs. ``clock`` goes on whatever the time of day is set to, until a restart of the machine gives another ``clock_id``.
+CREATE TABLE leases (
+    id TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    renewed_at TEXT NOT NULL,
+    clock REAL NOT NULL,
+    clock_id TEXT NOT NULL,
+    PRIMARY KEY (id)
+);
+
+
 -- Running instances of a definition. started_at is set when the agent starts to run, completed_at when it has ended.
 CREATE TABLE agents (
     id TEXT NOT NULL,
@@ -51,10 +64,12 @@ CREATE TABLE agents (
     updated_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000', 'now')),
     metadata TEXT,
     deleted_at TEXT,
+    lease_id TEXT,
     PRIMARY KEY (id),
     CONSTRAINT fk_agents_orchestrator_agent_id
         FOREIGN KEY (orchestrator_agent_id) REFERENCES orchestrator_agents (id) ON DELETE CASCADE,
     CONSTRAINT fk_agents_parent_agent_id FOREIGN KEY (parent_agent_id) REFERENCES agents (id) ON DELETE SET NULL,
+    CONSTRAINT fk_agents_lease_id FOREIGN KEY (lease_id) REFERENCES leases (id) ON DELETE SET NULL,
     CONSTRAINT ck_agents_status CHECK (status IN
         ('pending', 'initializing', 'planning', 'executing', 'reviewing', 'completed', 'failed', 'cancelled'))
 );
@@ -65,6 +80,7 @@ CREATE INDEX idx_agents_session ON agents (session_id, created_at, id);
 CREATE INDEX idx_agents_orch ON agents (orchestrator_agent_id, created_at, id);
 CREATE INDEX idx_agents_parent ON agents (parent_agent_id, created_at, id);
 CREATE INDEX idx_agents_status ON agents (status, created_at, id);
+CREATE INDEX idx_agents_lease ON agents (lease_id) WHERE lease_id IS NOT NULL;
 
 
 -- Prompts and, once they have come, their responses with tokens and cost. Cache tokens are priced apart, so they are
@@ -96,6 +112,10 @@ CREATE TABLE prompts (
 );
 
 CREATE INDEX idx_prompts_agent ON prompts (agent_id, created_at, id);
+CREATE INDEX idx_prompts_created ON prompts (created_at, id);
+CREATE INDEX idx_prompts_model ON prompts (model_used, created_at, id);
+CREATE INDEX idx_prompts_type ON prompts (prompt_type, created_at, id);
+CREATE INDEX idx_prompts_status ON prompts (status, created_at, id) WHERE status <> 'completed';
 
 
 -- What agents log: only ever appended to.
@@ -107,6 +127,7 @@ CREATE TABLE agent_logs (
     message TEXT NOT NULL,
     details TEXT,
     created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000', 'now')),
+    event_id TEXT,
     CONSTRAINT fk_agent_logs_agent_id FOREIGN KEY (agent_id) REFERENCES agents (id) ON DELETE CASCADE,
     CONSTRAINT ck_agent_logs_log_level CHECK (log_level IN ('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL')),
     CONSTRAINT ck_agent_logs_log_type CHECK (log_type <> '')
@@ -115,6 +136,10 @@ CREATE TABLE agent_logs (
 CREATE INDEX idx_agent_logs_created ON agent_logs (created_at, id);
 CREATE INDEX idx_agent_logs_type ON agent_logs (log_type, created_at, id);
 CREATE INDEX idx_agent_logs_agent ON agent_logs (agent_id, created_at, id);
+CREATE INDEX idx_agent_logs_level ON agent_logs (log_level, created_at, id)
+    WHERE log_level <> 'DEBUG' AND log_level <> 'INFO';
+-- A line that is sent again is not written again. One without an event_id costs nothing here.
+CREATE UNIQUE INDEX uq_agent_logs_event ON agent_logs (event_id) WHERE event_id IS NOT NULL;
 
 
 -- What the system around the agents logs: only ever appended to.
@@ -125,12 +150,14 @@ CREATE TABLE system_logs (
     message TEXT NOT NULL,
     details TEXT,
     created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000', 'now')),
+    event_id TEXT,
     CONSTRAINT ck_system_logs_log_level CHECK (log_level IN ('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'))
 );
 
 CREATE INDEX idx_system_logs_created ON system_logs (created_at, id);
 CREATE INDEX idx_system_logs_level ON system_logs (log_level, created_at, id);
 CREATE INDEX idx_system_logs_component ON system_logs (component, created_at, id);
+CREATE UNIQUE INDEX uq_system_logs_event ON system_logs (event_id) WHERE event_id IS NOT NULL;
 
 
 -- Updates by other programs move updated_at too, unless they set it themselves.
@@ -546,4 +573,4 @@ CREATE TABLE orchdb_version (
     CONSTRAINT orchdb_version_pkc PRIMARY KEY (version_num)
 );
 
-INSERT INTO orchdb_version (version_num) VALUES ('0009');
+INSERT INTO orchdb_version (version_num) VALUES ('0011');

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from orchdb.errors import DuplicateError
 from orchdb.manager import DatabaseManager
 from orchdb.rows import AgentStatus
 from orchdb.schema.values import new_id
@@ -113,14 +112,9 @@ async def play(db: DatabaseManager, say: Say) -> str:
 
 async def _definition(db: DatabaseManager, name: str, agent_type: str) -> str:
     """The id of the definition with this name, which an earlier demo may have left."""
-    name = f"demo-{name}"
-    found = await db.list_orchestrator_agents(name=name, limit=1)
-    if not found:
-        try:
-            return await db.create_orchestrator_agent(name, "Made by orchdb demo.", agent_type, default_model=MODEL)
-        except DuplicateError:  # another demo was faster
-            found = await db.list_orchestrator_agents(name=name, limit=1)
-    return found[0]["id"]
+    return await db.get_or_create_orchestrator_agent(
+        f"demo-{name}", "Made by orchdb demo.", agent_type, default_model=MODEL
+    )
 
 
 async def _work(db: DatabaseManager, session: str, orchestrator: str, part: Part, say: Say) -> None:
@@ -144,21 +138,17 @@ async def _exchange(db: DatabaseManager, agent: str, exchange: Exchange) -> None
     latency_ms = round((time.perf_counter() - started) * 1000)
     error = None if exchange.response else "the answer was cut off"
     async with db.transaction() as tx:  # the answer, its cost and its log line: all of them or none
-        await tx.update_prompt(
+        await tx.complete_prompt(
             prompt,
+            exchange.response,
             status="failed" if error else "completed",
-            response_text=exchange.response,
-            latency_ms=latency_ms,
-            error_message=error,
-        )
-        await tx.add_prompt_usage(
-            prompt,
             tokens_input=exchange.tokens_input,
             tokens_output=exchange.tokens_output,
             tokens_cache_read=exchange.tokens_cache_read,
             cost_usd=exchange.cost_usd,
+            latency_ms=latency_ms,
+            error_message=error,
         )
-        await tx.add_agent_cost(agent, exchange.cost_usd)
         if error:
             await tx.create_agent_log(agent, "ERROR", "error", error, {"prompt_id": prompt})
         else:

@@ -3,37 +3,53 @@
 from __future__ import annotations
 
 from typing import Any, Unpack
+from uuid import UUID
 
+from orchdb.errors import InvalidValueError
 from orchdb.executor import failures_reported
-from orchdb.operations.arguments import checked_cost, checked_names
+from orchdb.operations.arguments import checked_cost, checked_flag, checked_names
+from orchdb.operations.creation import CreationOperations, new_row_id, time_of_creation
 from orchdb.operations.page import Page
-from orchdb.operations.table_operations import TableOperations
 from orchdb.operations.table_statements import TableStatements
-from orchdb.rows import ENDED_STATUSES, RUNNING_STATUSES, AgentChanges, AgentRow, AgentStatus, JsonObject, Time
-from orchdb.schema.tables import agents
-from orchdb.schema.values import new_id, now
-
-_TABLE: TableStatements[AgentRow] = TableStatements(agents)
-_INSERT = _TABLE.insert(
-    (
-        "id",
-        "orchestrator_agent_id",
-        "session_id",
-        "parent_agent_id",
-        "status",
-        "context",
-        "config",
-        "metadata",
-        "started_at",
-        "completed_at",
-        "created_at",
-        "updated_at",
-    )
+from orchdb.rows import (
+    ENDED_STATUSES,
+    RUNNING_STATUSES,
+    AgentChanges,
+    AgentRow,
+    AgentStatus,
+    JsonObject,
+    OneOrSeveral,
+    Time,
 )
+from orchdb.schema.tables import agents
+from orchdb.schema.values import now
+
+_TABLE: TableStatements[AgentRow] = TableStatements(
+    agents,
+    ("session_id", "parent_agent_id", "orchestrator_agent_id", "root", "status"),
+    conditions={"root": "parent_agent_id IS NULL"},
+)
+_NAMES = (
+    "id",
+    "orchestrator_agent_id",
+    "session_id",
+    "parent_agent_id",
+    "status",
+    "context",
+    "config",
+    "metadata",
+    "started_at",
+    "completed_at",
+    "cost_usd",
+    "error_message",
+    "created_at",
+    "updated_at",
+)
+_INSERT = _TABLE.insert(_NAMES)
 _CHANGES = frozenset(AgentChanges.__annotations__)
 
 
-class AgentOperations(TableOperations):
+class AgentOperations(CreationOperations):
     """Running instances: their lifecycle, and what they cost."""
 
     async def create_agent(
@@ -45,10 +61,19 @@ class AgentOperations(TableOperations):
         context: JsonObject | str | None = None,
         config: JsonObject | str | None = None,
         metadata: JsonObject | None = None,
+        *,
+        started_at: Time | None = None,
+        completed_at: Time | None = None,
+        cost_usd: float | None = 0.0,
+        error_message: str | None = None,
+        id: str | UUID | None = None,
+        created_at: Time | None = None,
+        exist_ok: bool = False,
     ) -> str:
         """Create an agent: a running instance of a definition.
 
-        ``started_at`` is set if the status is a running one, ``completed_at`` if it is an ended one.
+        Where they are not given, ``started_at`` is set if the status is a running one, and ``completed_at`` if it is an
+        ended one: to the time of creation.
 
         Args:
             orchestrator_agent_id: The definition that it is an instance of.
@@ -59,17 +84,36 @@ class AgentOperations(TableOperations):
             context: A JSON object, as a mapping or as text.
             config: A JSON object, as a mapping or as text.
             metadata: A JSON object, as a mapping.
+            started_at: When it started to run: ISO 8601 text, or a ``datetime``; without a zone it is UTC.
+            completed_at: When it ended, likewise.
+            cost_usd: What it has cost so far, in US dollars; ``None`` for unknown.
+            error_message: What went wrong.
+            id: Its id: any UUID. By default a new one, which sorts in the order of creation.
+            created_at: When it was created, as text or a ``datetime``. By default now.
+            exist_ok: Take an agent that has the id for this one, and leave it as it is: so the call can be repeated.
+                By default that is an error.
 
         Returns:
-            The id of the new agent: 36 characters of UUID that sort in the order of creation.
+            The id of the agent, 36 characters of UUID.
 
         Raises:
             MissingParentError: The definition or the parent agent does not exist.
+            DuplicateError: An agent has this id, and ``exist_ok`` is not set.
             InvalidValueError: A value does not fit its column.
         """
-        moment = now()
+        row_id = new_row_id("create_agent", _TABLE.table.name, id)
+        moment = time_of_creation("create_agent", _TABLE.table.name, created_at)
+        if parent_agent_id is not None and str(parent_agent_id) == row_id:
+            with failures_reported("create_agent", _TABLE.table.name):
+                raise InvalidValueError(
+                    "agents.parent_agent_id: no row can be its own ancestor", column="parent_agent_id"
+                )
+        if started_at is None and status in RUNNING_STATUSES:
+            started_at = moment
+        if completed_at is None and status in ENDED_STATUSES:
+            completed_at = moment
         values: dict[str, Any] = {
-            "id": new_id(),
+            "id": row_id,
             "orchestrator_agent_id": orchestrator_agent_id,
             "session_id": session_id,
             "parent_agent_id": parent_agent_id,
@@ -77,13 +121,18 @@ class AgentOperations(TableOperations):
             "context": context,
             "config": config,
             "metadata": metadata,
-            "started_at": moment if status in RUNNING_STATUSES else None,
-            "completed_at": moment if status in ENDED_STATUSES else None,
+            "started_at": started_at,
+            "completed_at": completed_at,
+            "cost_usd": cost_usd,
+            "error_message": error_message,
             "created_at": moment,
             "updated_at": moment,
         }
-        await self._executor.insert("create_agent", _INSERT, values)
-        return str(values["id"])
+        if exist_ok:
+            await self._insert_unless("create_agent", _TABLE, _NAMES, values, "id")
+        else:
+            await self._executor.insert("create_agent", _INSERT, values)
+        return row_id
 
     async def get_agent(self, agent_id: str, *, include_deleted: bool = False) -> AgentRow | None:
         """Get one agent.
@@ -99,11 +148,12 @@ class AgentOperations(TableOperations):
 
     async def list_agents(
         self,
-        session_id: str | None = None,
+        session_id: OneOrSeveral[str] | None = None,
         *,
-        status: AgentStatus | None = None,
-        orchestrator_agent_id: str | None = None,
-        parent_agent_id: str | None = None,
+        status: OneOrSeveral[AgentStatus] | None = None,
+        orchestrator_agent_id: OneOrSeveral[str] | None = None,
+        parent_agent_id: OneOrSeveral[str] | None = None,
+        root: bool = False,
         since: Time | None = None,
         until: Time | None = None,
         include_deleted: bool = False,
@@ -113,11 +163,14 @@ class AgentOperations(TableOperations):
     ) -> list[AgentRow]:
         """List agents, newest first; of all filters that are given, each must fit.
 
+        A filter takes one value, or several of which one must fit; of none, no agent has one.
+
         Args:
             session_id: Only those of this session.
             status: Only those with this status now.
             orchestrator_agent_id: Only instances of this definition.
             parent_agent_id: Only those that this agent started.
+            root: Only those that no agent started.
             since: Only rows created at this time or later: ISO 8601 text, or a ``datetime``; without a zone it is UTC.
                 A row whose time another program wrote in a way nobody understands is left out. By default from the
                 first one on.
@@ -132,8 +185,10 @@ class AgentOperations(TableOperations):
 
         Raises:
             InvalidValueError: A filter does not fit its column, a time is none, ``limit`` or ``offset`` is no whole
-                number from 0, or ``after`` is no cursor of this table.
+                number from 0, or ``after`` is no cursor of this table. Of several values the place, from 0, is told.
         """
+        with failures_reported("list_agents", _TABLE.table.name):
+            checked_flag("root", root)
         page = Page(limit, offset, after, since, until, include_deleted, newest_first=True)
         return await self._list(
             "list_agents",
@@ -143,6 +198,7 @@ class AgentOperations(TableOperations):
                 "status": status,
                 "orchestrator_agent_id": orchestrator_agent_id,
                 "parent_agent_id": parent_agent_id,
+                "root": root or None,
             },
             page,
         )

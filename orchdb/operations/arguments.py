@@ -80,6 +80,20 @@ def checked_number(name: str, value: int | None, *, least: int = 0) -> None:
     raise InvalidValueError(f"{name}: must be a whole number from {least}", column=name)
 
 
+def checked_flag(name: str, value: object) -> None:
+    """Refuse what is neither true nor false: text such as ``"no"`` would count as true.
+
+    Args:
+        name: The parameter, for the message.
+        value: What a caller gave; ``None`` is as good as ``False``.
+
+    Raises:
+        InvalidValueError: It is something else.
+    """
+    if value is not None and not isinstance(value, bool):
+        raise InvalidValueError(f"{name}: must be True or False", column=name)
+
+
 def checked_cost(name: str, value: Any) -> float:
     """Read the US dollars that a parameter gives.
 

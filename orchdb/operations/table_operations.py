@@ -13,6 +13,7 @@ from orchdb.cursors import AnyRow, cursor_behind, position
 from orchdb.errors import InvalidValueError
 from orchdb.executor import Executor, failures_reported
 from orchdb.operations.arguments import checked_number
+from orchdb.operations.filters import Shape, checked_filters, with_branches, without_branches
 from orchdb.operations.in_turn import in_turn
 from orchdb.operations.log_numbers import Numbers, runs
 from orchdb.operations.page import Page
@@ -108,16 +109,15 @@ class TableOperations(ABC):
         scope: Mapping[str, Any] | None = None,
     ) -> list[Row]:
         """A page of a table; a filter that is ``None`` does not filter, a scope always does."""
-        values = _given(filters) | dict(scope or {})
-        equal = tuple(sorted(values))
         bounds = _given({"since": page.since, "until": page.until, "limit": page.limit, "offset": page.offset or None})
         with failures_reported(operation, statements.table.name):
             checked_number("limit", page.limit)
             checked_number("offset", page.offset)
+            shape, values = _asked(statements, filters, scope)
             if page.after is not None:
                 values |= position(page.after, statements.table.name)
                 bounds["after"] = None
-        statement = statements.page(equal, tuple(sorted(bounds)), page.newest_first, page.include_deleted)
+        statement = statements.page(shape, tuple(sorted(bounds)), page.newest_first, page.include_deleted)
         return await self._executor.fetch_all(operation, statement, values | bounds)
 
     async def _each(
@@ -137,10 +137,11 @@ class TableOperations(ABC):
         """
         with failures_reported(operation, statements.table.name):
             checked_number("page_size", page_size or 0, least=1)
+            fitting = checked_filters(filters, scope)  # once: what gives several values may give them once
         given, after, more = Numbers(), None, True
         while more:
             bounds = Page(page_size, after=after, since=since, until=until)
-            page = await self._list(operation, statements, filters, bounds, scope=scope)
+            page = await self._list(operation, statements, {}, bounds, scope=fitting)
             for row in page:
                 if given.add(row["id"]):  # else its time was changed, and so its place
                     yield row
@@ -148,25 +149,20 @@ class TableOperations(ABC):
             after = cursor_behind(page[-1]) if more else after
         if after is None:  # all in one page, which is of one moment
             return
-        values, times = _given(filters) | dict(scope or {}), _given({"since": since, "until": until})
-        for first, end in runs(await self._passed_over(operation, statements, values, times, given)):
+        (shape, values), times = without_branches(fitting), _given({"since": since, "until": until})
+        numbers = statements.numbers(shape, tuple(sorted(times)))
+        for first, end in runs(await self._passed_over(operation, numbers, {**values, **times}, given)):
             id_range = {**values, "after_id": first - 1, "up_to_id": end}
-            for row in await self._executor.fetch_all(operation, statements.id_range(tuple(sorted(values))), id_range):
+            for row in await self._executor.fetch_all(operation, statements.id_range(shape), id_range):
                 yield row
 
     async def _passed_over(
-        self,
-        operation: str,
-        statements: TableStatements[Any],
-        values: Mapping[str, Any],
-        bounds: Mapping[str, Any],
-        given: Numbers,
+        self, operation: str, statement: Statement[Any], values: Mapping[str, Any], given: Numbers
     ) -> list[int]:
         """The numbers of the lines of a list that were not given, in order."""
-        statement = statements.numbers(tuple(sorted(values)), tuple(sorted(bounds)))
         found: list[int] = []
         looked_at = 0
-        for part in await self._executor.fetch_all(operation, statement, {**values, **bounds}):
+        for part in await self._executor.fetch_all(operation, statement, values):
             numbers = part["ids"].split(",")
             found += [number for number in map(int, numbers) if number not in given]
             looked_at += len(numbers)
@@ -219,6 +215,21 @@ async def _move(
     with failures_reported(operation, statements.table.name):
         column = f"{statements.table.name}.{statements.parent}"
         raise InvalidValueError(f"{column}: no row can be its own ancestor", column=statements.parent)
+
+
+def _asked(
+    statements: TableStatements[Any], filters: Mapping[str, Any], scope: Mapping[str, Any] | None
+) -> tuple[Shape, dict[str, Any]]:
+    """The shape of a list, and the values of its filters."""
+    given = _given(filters) | dict(scope or {})
+    for value in given.values():
+        if type(value) is not str:
+            break
+    else:  # most are so
+        shape = statements.equal_only(tuple(sorted(given)))
+        if shape is not None:
+            return shape, given
+    return with_branches(checked_filters(filters, scope), statements.columns, statements.order, statements.partial)
 
 
 def _aware(value: Any) -> Any:

@@ -6,20 +6,20 @@ tables' own columns.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     BigInteger,
     BindParameter,
     ColumnElement,
-    LargeBinary,
-    Select,
     Table,
     Text,
     Tuple,
+    Update,
     bindparam,
-    cast,
     delete,
     exists,
     func,
@@ -28,49 +28,47 @@ from sqlalchemy import (
     not_,
     or_,
     select,
-    true,
     tuple_,
     type_coerce,
     update,
 )
 
+from orchdb.operations.list_statements import ListStatements
 from orchdb.schema.column_types import (
-    CheckedType,
     Count,
-    CursorIdentifier,
-    CursorTime,
-    Identifier,
     StoredTime,
     later,
     total,
 )
-from orchdb.schema.sql_functions import is_another_spelling, is_understood, stored_id, stored_time
-from orchdb.schema.values import MAX_INTEGER
+from orchdb.schema.sql_functions import is_another_spelling, is_understood, stored_time
+from orchdb.schema.values import HALF_OF_MOST, MAX_INTEGER
 from orchdb.statements import Statement
 
 Row = TypeVar("Row")
-_HALF_OF_MOST = "8.988465674311579e307"
-"""Half of the largest float."""
-_PARAMETERS = frozenset({"since", "until", "before", "if_status"})
-"""What callers give that is checked as a column is, and is not called like it."""
 
 
-class TableStatements(Generic[Row]):
-    """The statements that the operations on one table run."""
+class TableStatements(ListStatements[Row]):
+    """The statements that the operations on one table run.
 
-    def __init__(self, table: Table) -> None:
-        self.table = table
-        self._not_deleted: list[ColumnElement[bool]] = [table.c.deleted_at.is_(None)] if "deleted_at" in table.c else []
-        self.columns = frozenset(table.c.keys())
-        self.parent = next((key.parent.name for key in table.foreign_keys if key.column.table is table), "")
-        """The column that names another row of the table as the one above; empty if there is none."""
+    Args:
+        table: The table.
+        order: As for ``ListStatements``, and so are the others.
+        partial: Likewise.
+        conditions: Likewise.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        order: Sequence[str] = (),
+        partial: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+        conditions: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(table, order, partial, conditions)
         # Each shape is built once; how many there are is bounded by the tables' columns, and the caches by their size.
         self.one = lru_cache(maxsize=8)(self._one)
-        self.page = lru_cache(maxsize=512)(self._page)
-        self.numbers = lru_cache(maxsize=64)(self._numbers)
-        self.id_range = lru_cache(maxsize=16)(self._stretch)
-        self.id_range_end = lru_cache(maxsize=1)(self._stretch_end)
         self.insert = lru_cache(maxsize=8)(self._insert)
+        self.ids = lru_cache(maxsize=4)(self._ids)
         self.update = lru_cache(maxsize=1024)(self._update)
         self.delete = lru_cache(maxsize=8)(self._delete)
         self.batch_end = lru_cache(maxsize=8)(self._edge)
@@ -81,7 +79,7 @@ class TableStatements(Generic[Row]):
         self.circle = lru_cache(maxsize=8)(self._circle)
 
     def _one(self, include_deleted: bool = False) -> Statement[Row]:
-        core = select(self.table).where(self._by_id(), *self._unless(include_deleted))
+        core = select(*self._shown).where(self._by_id(), *self._unless(include_deleted))
         return Statement(self.table, core)
 
     def _present(self, if_column: str | None = None, overflowing: tuple[str, ...] = ()) -> Statement[Row]:
@@ -99,67 +97,18 @@ class TableStatements(Generic[Row]):
             return column <= literal_column(str(MAX_INTEGER)) - amount
         # By halves, because neither a sum nor a difference may be infinite: Postgres raises.
         half: ColumnElement[float] = literal_column("0.5")
-        return (column * half + amount * half).between(
-            literal_column(f"-{_HALF_OF_MOST}"), literal_column(_HALF_OF_MOST)
-        )
+        return (column * half + amount * half).between(literal_column(f"-{HALF_OF_MOST}"), literal_column(HALF_OF_MOST))
 
-    def _page(
-        self,
-        equal: tuple[str, ...],
-        bounds: tuple[str, ...],
-        newest_first: bool = False,
-        include_deleted: bool = False,
-    ) -> Statement[Row]:
-        """A list: filters by equality, then ``bounds`` out of since, until, after, limit and offset."""
-        created, key = self.table.c.created_at, self.table.c.id
-        core: Select[Any] = select(self.table).where(*self._fitting(equal, bounds), *self._unless(include_deleted))
-        if "after" in bounds:
-            there = self._cursor()
-            core = core.where(self._position() < there if newest_first else self._position() > there)
-        core = core.order_by(created.desc(), key.desc()) if newest_first else core.order_by(created, key)
-        if "limit" in bounds:
-            core = core.limit(bindparam("limit", type_=BigInteger()))
-        if "offset" in bounds:
-            core = core.offset(bindparam("offset", type_=BigInteger()))
-        return Statement(self.table, core)
+    def _insert(self, names: tuple[str, ...], *, if_new: bool = False) -> Statement[Row]:
+        """A new row; ``if_new``, none where it would double one that is there."""
+        return Statement(self.table, insert(self.table), names, changes_one=True, if_new=if_new)
 
-    def _fitting(self, equal: tuple[str, ...], bounds: tuple[str, ...]) -> list[ColumnElement[bool]]:
-        """The filters of a list, without its position."""
-        created = self.table.c.created_at
-        fits: list[ColumnElement[bool]] = self._equal(equal)
-        if "since" in bounds:
-            since = self._bind("since", "created_at", lookup=True)
-            fits += [created >= since, is_understood(created, ">=", since)]
-        if "until" in bounds:
-            until = self._bind("until", "created_at", lookup=True)
-            fits += [created < until, is_understood(created, "<", until)]
-        return fits
-
-    def _numbers(self, equal: tuple[str, ...], bounds: tuple[str, ...]) -> Statement[Any]:
-        """The ids of all lines of a list as text with commas between them, so many thousands to a row, in any order."""
-        key = self.table.c.id
-        comma: Any = literal_column("','", Text())  # SQLAlchemy would bind it, and only when the statement runs
-        core = select(func.aggregate_strings(cast(key, Text), comma).label("ids")).where(*self._fitting(equal, bounds))
-        return Statement(self.table, core.group_by(key.bitwise_rshift(literal_column("16"))))
-
-    def _stretch(self, equal: tuple[str, ...]) -> Statement[Row]:
-        """The lines with an id above ``after_id`` and up to ``up_to_id``, in order, and of them those that fit."""
-        key = self.table.c.id
-        ids = bindparam("after_id", type_=BigInteger()), bindparam("up_to_id", type_=BigInteger())
-        # IS TRUE keeps the index of a filter from being taken: all its older lines would be read every time.
-        fits = ((self.table.c[name] == self._bind(name, name, lookup=True)).is_(true()) for name in equal)
-        core = select(self.table).where(key > ids[0], key <= ids[1], *fits).order_by(key)
-        return Statement(self.table, core)
-
-    def _stretch_end(self, rows: int) -> Statement[Any]:
-        """The id of the last of so many lines between ``after_id`` and ``up_to_id``; none if there are fewer."""
-        key = self.table.c.id
-        ids = bindparam("after_id", type_=BigInteger()), bindparam("up_to_id", type_=BigInteger())
-        core = select(key).where(key > ids[0], key <= ids[1]).order_by(key)
-        return Statement(self.table, core.limit(literal_column("1")).offset(literal_column(str(rows - 1))))
-
-    def _insert(self, names: tuple[str, ...]) -> Statement[Row]:
-        return Statement(self.table, insert(self.table), names, changes_one=True)
+    def _ids(self, column: str, count: int = 1) -> Statement[Any]:
+        """The ids of the rows that have one of ``count`` values in a column without doubles, and that value."""
+        keys = [self._bind(f"key_{number}", column, lookup=True) for number in range(count)]
+        where = self.table.c[column].in_(keys) if count > 1 else self.table.c[column] == keys[0]
+        alive = self._not_deleted if column == "name" else []  # the others have no doubles among the deleted either
+        return Statement(self.table, select(self.table.c.id, self.table.c[column].label("key")).where(where, *alive))
 
     def _update(
         self,
@@ -179,6 +128,19 @@ class TableStatements(Generic[Row]):
             added: Columns that the value is added to.
             deleted: Change a deleted row instead of a living one.
         """
+        core = self.changing(names, fill_null, if_column, added=added, deleted=deleted)
+        return Statement(self.table, core, changes_one=if_column is None)  # with a guard it often finds none
+
+    def changing(
+        self,
+        names: tuple[str, ...],
+        fill_null: tuple[str, ...] = (),
+        if_column: str | None = None,
+        *,
+        added: tuple[str, ...] = (),
+        deleted: bool = False,
+    ) -> Update:
+        """What ``update`` runs."""
         columns = self.table.c
         changes: dict[str, ColumnElement[Any]] = {name: self._bind(f"new_{name}", name) for name in names}
         changes |= {name: func.coalesce(columns[name], self._bind(f"new_{name}", name)) for name in fill_null}
@@ -190,8 +152,7 @@ class TableStatements(Generic[Row]):
         if self.parent in names:
             fits.append(not_(self._is_above(changes[self.parent])))
         not_deleted = [columns.deleted_at.is_not(None)] if deleted else self._not_deleted
-        core = update(self.table).where(self._by_id(), *not_deleted, *self._if_column(if_column), *fits).values(changes)
-        return Statement(self.table, core, changes_one=if_column is None)  # with a guard it often finds none
+        return update(self.table).where(self._by_id(), *not_deleted, *self._if_column(if_column), *fits).values(changes)
 
     def _circle(self, if_column: str | None = None) -> Statement[Row]:
         """Whether the row is there, and the new parent would make it its own ancestor."""
@@ -247,46 +208,20 @@ class TableStatements(Generic[Row]):
     def _before(self) -> BindParameter[Any]:
         return self._bind("before", "created_at", lookup=True)
 
-    def _equal(self, names: tuple[str, ...]) -> list[ColumnElement[bool]]:
-        return [self.table.c[name] == self._bind(name, name, lookup=True) for name in names]
-
-    def _position(self) -> Tuple:
-        return tuple_(self.table.c.created_at, self.table.c.id)
-
     def _here(self, name: str) -> Tuple:
         """A position of the walk through the old lines: it stays where it was while they go."""
         key = bindparam(f"{name}_id", type_=BigInteger())
         return tuple_(stored_time(self.table.c.created_at, key, bindparam(f"{name}_time", type_=StoredTime())), key)
 
-    def _cursor(self) -> Tuple:
-        """The position that a cursor holds."""
-        key: ColumnElement[Any] = bindparam("after_id", type_=BigInteger())
-        if isinstance(self.table.c.id.type, Identifier):
-            key = bindparam("after_id", type_=CursorIdentifier())
-            key = stored_id(key, bindparam("after_id_bytes", type_=LargeBinary()))
-        given = bindparam("after_stored", type_=StoredTime()), bindparam("after_stored_bytes", type_=LargeBinary())
-        shown = bindparam("after_time", type_=CursorTime())
-        return tuple_(stored_time(self.table.c.created_at, key, *given, shown), key)
-
     def _delete(self) -> Statement[Row]:
         return Statement(self.table, delete(self.table).where(self._by_id()))
+
+    def living(self) -> list[ColumnElement[bool]]:
+        """Of the row with the id ``row_id``, unless it was deleted softly."""
+        return [self._by_id(), *self._not_deleted]
 
     def _by_id(self) -> ColumnElement[bool]:
         return self.table.c.id == self._bind("row_id", "id", lookup=True)
 
     def _if_column(self, column: str | None) -> list[ColumnElement[bool]]:
         return [] if column is None else [self.table.c[column] == self._bind(f"if_{column}", column, lookup=True)]
-
-    def _unless(self, include_deleted: bool) -> list[ColumnElement[bool]]:
-        return [] if include_deleted else self._not_deleted
-
-    def _bind(self, name: str, column: str, *, lookup: bool = False, required: bool = False) -> BindParameter[Any]:
-        kind = self.table.c[column].type
-        if isinstance(kind, CheckedType):
-            if lookup:
-                kind = kind.looked_up()
-            if name in _PARAMETERS:
-                kind = kind.of_parameter(name)
-            if required:
-                kind = kind.when_required()
-        return bindparam(name, type_=kind)

@@ -20,11 +20,12 @@ from orchdb.errors import InvalidValueError
 from orchdb.executor import failures_reported
 from orchdb.operations.agent_logs import AGENT_LOGS
 from orchdb.operations.arguments import checked_number
+from orchdb.operations.filters import checked_filters, without_branches
 from orchdb.operations.log_numbers import LINES_AT_A_TIME, runs
 from orchdb.operations.system_logs import SYSTEM_LOGS
 from orchdb.operations.table_operations import TableOperations
 from orchdb.operations.table_statements import TableStatements
-from orchdb.rows import AgentLogRow, LogLevel, SystemLogRow
+from orchdb.rows import AgentLogRow, LogLevel, OneOrSeveral, SystemLogRow
 from orchdb.statements import Statement
 
 LogRow = TypeVar("LogRow", AgentLogRow, SystemLogRow)
@@ -40,10 +41,12 @@ class TailOperations(TableOperations):
 
     def tail_agent_logs(
         self,
-        agent_id: str | None = None,
-        log_level: LogLevel | None = None,
-        log_type: str | None = None,
+        agent_id: OneOrSeveral[str] | None = None,
+        log_level: OneOrSeveral[LogLevel] | None = None,
+        log_type: OneOrSeveral[str] | None = None,
         *,
+        session_id: OneOrSeveral[str] | None = None,
+        min_level: LogLevel | None = None,
         after_id: int | None = None,
         poll_seconds: float = 0.2,
     ) -> AsyncIterator[AgentLogRow]:
@@ -53,10 +56,14 @@ class TailOperations(TableOperations):
         already writing to the table. They come by id; any gap between two ids is crossed at once. Nothing is held
         between two looks.
 
+        A filter takes one value, or several of which one must fit; of none, no line has one.
+
         Args:
             agent_id: Only lines of this agent. By default of all.
             log_level: Only lines of this level.
             log_type: Only lines of this type.
+            session_id: Only lines of the agents that are in this session when the line is read.
+            min_level: Only lines of this level and of the graver ones.
             after_id: Begin behind this line: 0 for the first one there is. By default with those that are new.
             poll_seconds: The pause between two looks, in seconds.
 
@@ -68,14 +75,21 @@ class TailOperations(TableOperations):
             NotConnectedError: The manager is not connected; at the call, or where it is closed meanwhile.
             OperationError: The server is a standby, which does not know who is writing; at the first line.
         """
-        filters = {"agent_id": agent_id, "log_level": log_level, "log_type": log_type}
+        filters = {
+            "agent_id": agent_id,
+            "session_id": session_id,
+            "log_level": log_level,
+            "log_type": log_type,
+            "min_level": min_level,
+        }
         return _tail(self._executor, "tail_agent_logs", AGENT_LOGS, filters, after_id, poll_seconds)
 
     def tail_system_logs(
         self,
-        log_level: LogLevel | None = None,
-        component: str | None = None,
+        log_level: OneOrSeveral[LogLevel] | None = None,
+        component: OneOrSeveral[str] | None = None,
         *,
+        min_level: LogLevel | None = None,
         after_id: int | None = None,
         poll_seconds: float = 0.2,
     ) -> AsyncIterator[SystemLogRow]:
@@ -84,6 +98,7 @@ class TailOperations(TableOperations):
         Args:
             log_level: Only lines of this level.
             component: Only lines about this component.
+            min_level: Only lines of this level and of the graver ones.
             after_id: Begin behind this line: 0 for the first one there is. By default with those that are new.
             poll_seconds: The pause between two looks, in seconds.
 
@@ -95,7 +110,7 @@ class TailOperations(TableOperations):
             NotConnectedError: The manager is not connected; at the call, or where it is closed meanwhile.
             OperationError: The server is a standby, which does not know who is writing; at the first line.
         """
-        filters = {"log_level": log_level, "component": component}
+        filters = {"log_level": log_level, "component": component, "min_level": min_level}
         return _tail(self._executor, "tail_system_logs", SYSTEM_LOGS, filters, after_id, poll_seconds)
 
 
@@ -117,8 +132,7 @@ def _tail(
         checked_number("after_id", after_id)
         if not isinstance(poll_seconds, (int, float)) or not 0 < poll_seconds < math.inf:
             raise InvalidValueError("poll_seconds: must be a number of seconds above 0", column="poll_seconds")
-        values = {name: value for name, value in filters.items() if value is not None}
-        follower = _Follower(database, operation, statements, values, poll_seconds)
+        follower = _Follower(database, operation, statements, checked_filters(filters), poll_seconds)
         beginning = database.beginning(operation, statements.table) if after_id is None else None
     return follower.lines(after_id or 0, beginning)  # what is refused above is refused at the call
 
@@ -131,16 +145,16 @@ class _Follower(Generic[LogRow]):
         database: Database,
         operation: str,
         statements: TableStatements[LogRow],
-        values: Mapping[str, Any],
+        filters: Mapping[str, Any],
         poll_seconds: float,
     ) -> None:
         self._database = database
         self._operation = operation
         self._statements: TableStatements[LogRow] = statements
-        self._values = values
-        self._statement: Statement[LogRow] = statements.id_range(tuple(sorted(values)))
+        shape, self._values = without_branches(filters)
+        self._statement: Statement[LogRow] = statements.id_range(shape)
         self._poll_seconds = poll_seconds
-        database.check_filters(self._statement, {**values, "after_id": 0, "up_to_id": 0})
+        database.check_filters(self._statement, {**self._values, "after_id": 0, "up_to_id": 0})
 
     async def lines(self, last: int, beginning: Callable[[], Awaitable[HighWatermark]] | None) -> AsyncIterator[LogRow]:
         """The lines behind ``last``, or else behind the beginning and in its gaps, without end."""

@@ -58,7 +58,7 @@ class AsyncpgConnection(DriverConnection):
             status: str = await self.driver.execute(compiled.sql, *parameters)
             return changed(compiled, int(status.rpartition(" ")[2]))
         if compiled.is_insert:
-            return inserted(await self.driver.fetch(compiled.sql, *parameters))
+            return inserted(compiled, await self.driver.fetch(compiled.sql, *parameters))
         # What its fetch does, which has no parameter for the limit; the first rows of a long list are read twice.
         limit = ROWS_AT_A_TIME + 1 if self.portals else 0
         records = await self.driver._execute(compiled.sql, parameters, limit, None)

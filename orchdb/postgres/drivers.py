@@ -108,11 +108,13 @@ def changed(compiled: CompiledStatement, count: int) -> StatementResult:
     return StatementResult([], count)
 
 
-def inserted(records: Sequence[Any]) -> StatementResult:
-    """What an insert gave, by the record with the id."""
-    if not records:
+def inserted(compiled: CompiledStatement, records: Sequence[Any]) -> StatementResult:
+    """What an insert gave, by the record with the id; none if its row may be there already."""
+    if records:
+        return StatementResult([], len(records), records[0][0])
+    if compiled.adds_one:
         raise skipped()
-    return StatementResult([], len(records), records[0][0])
+    return StatementResult([], 0)
 
 
 def check_count(written: int, wanted: int) -> None:

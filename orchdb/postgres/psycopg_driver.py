@@ -93,7 +93,7 @@ class PsycopgConnection(DriverConnection):
         if not compiled.returns_rows:
             return changed(compiled, cursor.rowcount)
         if compiled.is_insert:
-            return inserted(await cursor.fetchall())
+            return inserted(compiled, await cursor.fetchall())
         return StatementResult(await self._fetched(compiled, cursor), 0)
 
     async def _fetched(self, compiled: CompiledStatement, cursor: Any) -> list[Any]:

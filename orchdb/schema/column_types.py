@@ -25,7 +25,7 @@ class Processor(Protocol):
     def __call__(self, value: Any) -> Any: ...
 
 
-def _is_sqlite(dialect: Dialect) -> bool:
+def is_sqlite(dialect: Dialect) -> bool:
     return dialect.name == "sqlite"
 
 
@@ -48,7 +48,7 @@ class CheckedType(TypeDecorator[Any]):
         cls.cache_ok = True  # SQLAlchemy looks for it in each class itself, and warns where it is only inherited
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return self.on_sqlite if _is_sqlite(dialect) else self.on_postgres
+        return self.on_sqlite if is_sqlite(dialect) else self.on_postgres
 
     def bind_processor(self, dialect: Dialect) -> Processor | None:
         check, column = self.check(dialect), self.column
@@ -144,20 +144,20 @@ class Identifier(CheckedType):
     on_postgres = UUID(as_uuid=False)
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
-        return values.foreign_key if _is_sqlite(dialect) else values.foreign_uuid
+        return values.foreign_key if is_sqlite(dialect) else values.foreign_uuid
 
     def looked_up(self) -> CheckedType:
         return LookedUpIdentifier()
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
-        return None if _is_sqlite(dialect) else values.decode_id
+        return None if is_sqlite(dialect) else values.decode_id
 
 
 class LookedUpIdentifier(Identifier):
     """An id in a WHERE clause: a malformed one means that there is no such row."""
 
     def bind_processor(self, dialect: Dialect) -> Processor | None:
-        return values.looked_up_id if _is_sqlite(dialect) else values.looked_up_uuid
+        return values.looked_up_id if is_sqlite(dialect) else values.looked_up_uuid
 
 
 class RowNumber(CheckedType):
@@ -177,7 +177,7 @@ class Timestamp(CheckedType):
     on_postgres = TIMESTAMP(timezone=True)
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
-        return values.encode_time if _is_sqlite(dialect) else values.moment
+        return values.encode_time if is_sqlite(dialect) else values.moment
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
         return spellings.decode_time
@@ -187,7 +187,7 @@ class StoredTime(Timestamp):
     """A time as it is stored, for a position that was read and is given back; NULL if that cannot be exact."""
 
     def bind_processor(self, dialect: Dialect) -> Processor | None:
-        return spellings.exactly if _is_sqlite(dialect) else None
+        return spellings.exactly if is_sqlite(dialect) else None
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
         return None
@@ -200,7 +200,7 @@ class CursorTime(Timestamp):
     """
 
     def bind_processor(self, dialect: Dialect) -> Processor | None:
-        return None if _is_sqlite(dialect) else super().bind_processor(dialect)
+        return None if is_sqlite(dialect) else super().bind_processor(dialect)
 
     def check(self, dialect: Dialect) -> Callable[..., Any]:
         return postgres_times.position
@@ -210,14 +210,14 @@ class CursorIdentifier(LookedUpIdentifier):
     """The id in a cursor; on SQLite also a BLOB."""
 
     def bind_processor(self, dialect: Dialect) -> Processor | None:
-        return None if _is_sqlite(dialect) else super().bind_processor(dialect)
+        return None if is_sqlite(dialect) else super().bind_processor(dialect)
 
 
 class JsonDocument(CheckedType):
     """Any JSON value; ``None`` is NULL."""
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if _is_sqlite(dialect):
+        if is_sqlite(dialect):
             return self.on_sqlite
         from sqlalchemy.dialects.postgresql import JSONB  # noqa: PLC0415  # an SQLite program needs no other dialect
 
@@ -228,7 +228,7 @@ class JsonDocument(CheckedType):
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
         # The Postgres drivers decode jsonb themselves; decoding a JSON string a second time would be wrong.
-        return spellings.decode_json if _is_sqlite(dialect) else None
+        return spellings.decode_json if is_sqlite(dialect) else None
 
 
 class JsonObjectDocument(JsonDocument):
@@ -253,6 +253,17 @@ class Cost(CheckedType):
         return spellings.decode_cost
 
 
+class Seconds(CheckedType):
+    """A span of time, or how far a clock has come."""
+
+    impl = Double
+    on_sqlite = REAL()
+    on_postgres = Double()
+
+    def check(self, dialect: Dialect) -> Callable[..., Any]:
+        return values.cost  # a finite number, to the nanosecond
+
+
 class Count(CheckedType):
     """A whole number from 0."""
 
@@ -265,7 +276,7 @@ class Count(CheckedType):
         return values.count
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Processor | None:
-        return spellings.decode_count if _is_sqlite(dialect) else None
+        return spellings.decode_count if is_sqlite(dialect) else None
 
 
 class total(FunctionElement[Any]):  # noqa: N801  # an SQL function
@@ -275,6 +286,19 @@ class total(FunctionElement[Any]):  # noqa: N801  # an SQL function
 
     def __init__(self, column: ColumnElement[Any], value: ColumnElement[Any]) -> None:
         super().__init__(column, value)
+        self.type = column.type
+
+
+class moved(FunctionElement[Any]):  # noqa: N801  # an SQL function
+    """A cost plus a new cost less an old one, where NULL counts as 0: exactly, in whole nano-dollars, however often.
+
+    It stays as it is where no column could hold it.
+    """
+
+    inherit_cache = True
+
+    def __init__(self, column: ColumnElement[Any], new: ColumnElement[Any], old: ColumnElement[Any]) -> None:
+        super().__init__(column, new, old)
         self.type = column.type
 
 
@@ -295,9 +319,21 @@ class later(FunctionElement[Any]):  # noqa: N801  # an SQL function
 def _later(element: later, compiler: SQLCompiler, **options: Any) -> str:
     column, value = (compiler.process(clause, **options) for clause in element.clauses)
     following = f"{column} + interval '1 microsecond'"
-    if _is_sqlite(compiler.dialect):
+    if is_sqlite(compiler.dialect):
         following = f"substr({column}, 1, 20) || printf('%06d', (substr({column}, 21) + 1) % 1000000)"
     return f"coalesce(nullif({value}, {column}), {following})"
+
+
+@compiles(moved)
+def _moved(element: moved, compiler: SQLCompiler, **options: Any) -> str:
+    column, new, old = (f"coalesce({compiler.process(clause, **options)}, 0)" for clause in element.clauses)
+    # Up to 2**23 dollars a sum of whole nano-dollars is below 2**53, and has no error.
+    return (
+        f"CASE WHEN abs({column}) < 4194304.0 AND abs({new}) < 2097152.0 AND abs({old}) < 2097152.0 "
+        f"THEN (round({column} * 1e9) + (round({new} * 1e9) - round({old} * 1e9))) / 1e9 "
+        f"WHEN abs({column} * 0.5 + ({new} * 0.5 - {old} * 0.5)) < {values.HALF_OF_MOST} "
+        f"THEN {column} + ({new} - {old}) ELSE {column} END"
+    )
 
 
 @compiles(total)
@@ -307,7 +343,7 @@ def _total(element: total, compiler: SQLCompiler, **options: Any) -> str:
     if not isinstance(element.type, Cost):
         return added
     # From 2**23 on there is nothing left to round.
-    if _is_sqlite(compiler.dialect):
+    if is_sqlite(compiler.dialect):
         # SQLite rounds by way of text, not to the last digit.
         return f"CASE WHEN abs({added}) < 8388608.0 THEN round({added}, 9) ELSE {added} END"
     # Postgres can only round a numeric so, and what it makes of a double depends on extra_float_digits.

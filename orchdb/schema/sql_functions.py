@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement
+from sqlalchemy import BigInteger, Boolean, ColumnElement, Dialect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -85,6 +85,28 @@ class stored_id(FunctionElement[Any]):  # noqa: N801
     """The id of a position: the id, or if it is no UTF-8, text of these bytes."""
 
     inherit_cache = True
+
+
+class size_in_bytes(FunctionElement[int]):  # noqa: N801
+    """How many bytes a text has in UTF-8."""
+
+    inherit_cache = True
+    type = BigInteger()
+
+
+def writes_in_parts(dialect: Dialect) -> bool:
+    """Whether one statement can write to several tables."""
+    return dialect.name != "sqlite"
+
+
+@compiles(size_in_bytes)
+def _octets(element: size_in_bytes, compiler: SQLCompiler, **options: Any) -> str:
+    return f"octet_length({''.join(_processed(element, compiler, options))})"
+
+
+@compiles(size_in_bytes, "sqlite")
+def _size_of_blob(element: size_in_bytes, compiler: SQLCompiler, **options: Any) -> str:
+    return f"length(CAST({''.join(_processed(element, compiler, options))} AS BLOB))"
 
 
 @compiles(is_understood)

@@ -1,4 +1,4 @@
-"""What is stored: the five tables at the head revision.
+"""What is stored: the five tables at the head revision, and that of leases.
 
 They mirror ``schema/schema_orchestrator.sql`` and what ``alembic upgrade head`` makes; a test holds the three together.
 Indexes follow the queries of ``orchdb.operations``: the scope, then the time, then the id.
@@ -24,7 +24,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from orchdb.driver_errors import COLUMNS
-from orchdb.rows import AGENT_STATUSES, LOG_LEVELS, PROMPT_STATUSES
+from orchdb.rows import AGENT_STATUSES, COLUMNS_OF, LOG_LEVELS, PROMPT_STATUSES
 from orchdb.schema.column_types import (
     CheckedType,
     Choice,
@@ -37,11 +37,18 @@ from orchdb.schema.column_types import (
     Label,
     Name,
     RowNumber,
+    Seconds,
     Timestamp,
     Word,
 )
 
 metadata = MetaData()
+
+# An index over some of the rows costs the others nothing but a look at its condition: cheaper with <> than with IN.
+GRAVE = "log_level <> 'DEBUG' AND log_level <> 'INFO'"
+"""Which lines an index of the agents' log has: the few that are looked for by their level among the many."""
+UNFINISHED = "status <> 'completed'"
+"""Which prompts an index has: nearly all are completed."""
 
 TRIGGERS: set[str] = set()
 """The names of our triggers; any other one belongs to another program."""
@@ -85,6 +92,17 @@ orchestrator_agents = Table(
 _UNIQUE_NAME = Index("uq_orchestrator_agents_name", orchestrator_agents.c.name, unique=True)
 Index("idx_orchestrator_agents_created", orchestrator_agents.c.created_at, orchestrator_agents.c.id)
 
+leases = Table(
+    "leases",
+    metadata,
+    Column("id", Identifier(), primary_key=True),
+    Column("owner", Identifier(), nullable=False),
+    Column("seconds", Seconds(), nullable=False),
+    Column("renewed_at", Timestamp(), nullable=False),
+    Column("clock", Seconds(), nullable=False),
+    Column("clock_id", Name(), nullable=False),
+)
+
 agents = Table(
     "agents",
     metadata,
@@ -112,6 +130,7 @@ agents = Table(
     Column("updated_at", Timestamp(), nullable=False, server_default=present()),
     Column("metadata", JsonObjectDocument()),
     Column("deleted_at", Timestamp()),
+    Column("lease_id", Identifier(), ForeignKey("leases.id", name="fk_agents_lease_id", ondelete="SET NULL")),
     CheckConstraint(_one_of("status", AGENT_STATUSES), name="ck_agents_status"),
 )
 Index("idx_agents_created", agents.c.created_at, agents.c.id)
@@ -119,6 +138,8 @@ Index("idx_agents_session", agents.c.session_id, agents.c.created_at, agents.c.i
 Index("idx_agents_orch", agents.c.orchestrator_agent_id, agents.c.created_at, agents.c.id)
 Index("idx_agents_parent", agents.c.parent_agent_id, agents.c.created_at, agents.c.id)
 Index("idx_agents_status", agents.c.status, agents.c.created_at, agents.c.id)
+_PARTIAL = {Index("idx_agents_lease", agents.c.lease_id): "lease_id IS NOT NULL", _UNIQUE_NAME: "deleted_at IS NULL"}
+"""The indexes over some of the rows only, and which those are."""
 
 prompts = Table(
     "prompts",
@@ -151,6 +172,10 @@ prompts = Table(
     CheckConstraint(_one_of("status", PROMPT_STATUSES), name="ck_prompts_status"),
 )
 Index("idx_prompts_agent", prompts.c.agent_id, prompts.c.created_at, prompts.c.id)
+Index("idx_prompts_created", prompts.c.created_at, prompts.c.id)
+Index("idx_prompts_model", prompts.c.model_used, prompts.c.created_at, prompts.c.id)
+Index("idx_prompts_type", prompts.c.prompt_type, prompts.c.created_at, prompts.c.id)
+_PARTIAL[Index("idx_prompts_status", prompts.c.status, prompts.c.created_at, prompts.c.id)] = UNFINISHED
 
 agent_logs = Table(
     "agent_logs",
@@ -167,6 +192,7 @@ agent_logs = Table(
     Column("message", FreeText(), nullable=False),
     Column("details", JsonDocument()),
     Column("created_at", Timestamp(), nullable=False, server_default=present()),
+    Column("event_id", Label()),
     CheckConstraint(_one_of("log_level", LOG_LEVELS), name="ck_agent_logs_log_level"),
     CheckConstraint("log_type <> ''", name="ck_agent_logs_log_type"),
     sqlite_autoincrement=True,
@@ -174,6 +200,7 @@ agent_logs = Table(
 Index("idx_agent_logs_created", agent_logs.c.created_at, agent_logs.c.id)
 Index("idx_agent_logs_type", agent_logs.c.log_type, agent_logs.c.created_at, agent_logs.c.id)
 Index("idx_agent_logs_agent", agent_logs.c.agent_id, agent_logs.c.created_at, agent_logs.c.id)
+_PARTIAL[Index("idx_agent_logs_level", agent_logs.c.log_level, agent_logs.c.created_at, agent_logs.c.id)] = GRAVE
 
 system_logs = Table(
     "system_logs",
@@ -184,12 +211,16 @@ system_logs = Table(
     Column("message", FreeText(), nullable=False),
     Column("details", JsonDocument()),
     Column("created_at", Timestamp(), nullable=False, server_default=present()),
+    Column("event_id", Label()),
     CheckConstraint(_one_of("log_level", LOG_LEVELS), name="ck_system_logs_log_level"),
     sqlite_autoincrement=True,
 )
 Index("idx_system_logs_created", system_logs.c.created_at, system_logs.c.id)
 Index("idx_system_logs_level", system_logs.c.log_level, system_logs.c.created_at, system_logs.c.id)
 Index("idx_system_logs_component", system_logs.c.component, system_logs.c.created_at, system_logs.c.id)
+
+for _log in (agent_logs, system_logs):
+    _PARTIAL[Index(f"uq_{_log.name}_event", _log.c.event_id, unique=True)] = "event_id IS NOT NULL"
 
 
 def _name_the_columns() -> None:
@@ -213,7 +244,7 @@ def _name_the_constraints() -> None:
             column = str(constraint.name).removeprefix(f"ck_{table.name}_")
             if column in table.c:
                 COLUMNS[str(constraint.name)] = column
-    COLUMNS[str(_UNIQUE_NAME.name)] = "name"
+        COLUMNS.update({str(index.name): index.columns.keys()[0] for index in table.indexes if index.unique})
 
 
 _name_the_constraints()
@@ -295,11 +326,12 @@ CREATE TRIGGER trg_{table}_updated_at BEFORE UPDATE OF {columns} ON {table} FOR 
 WHEN (NEW.updated_at IS NOT DISTINCT FROM OLD.updated_at) EXECUTE FUNCTION orchdb_touch_updated_at()"""
 
 
-@event.listens_for(orchestrator_agents, "before_create")
-def _names_are_unique_among_the_living(table: Table, connection: Connection, **_: object) -> None:
-    # Not where the index is declared: an option of a dialect loads that dialect, and Postgres's costs a sixth of the
+@event.listens_for(metadata, "before_create")
+def _over_some_of_the_rows(target: MetaData, connection: Connection, **_: object) -> None:
+    # Not where the indexes are declared: an option of a dialect loads that dialect, and Postgres's costs a sixth of the
     # time that importing orchdb takes.
-    _UNIQUE_NAME.dialect_options[connection.dialect.name]["where"] = text("deleted_at IS NULL")
+    for index, where in _PARTIAL.items():
+        index.dialect_options[connection.dialect.name]["where"] = text(where)
 
 
 def _after_create(statement: str, dialect: str) -> None:
@@ -314,7 +346,7 @@ def _add_triggers() -> None:
     for table, columns in _TOUCHED.items():
         _after_create(_TOUCH_SQLITE.format(table=table, columns=columns), "sqlite")
         _after_create(_TOUCH_POSTGRES.format(table=table, columns=columns), "postgresql")
-    for table in metadata.tables:
+    for table in COLUMNS_OF:
         _after_create(_CREATED_SQLITE.format(table=table), "sqlite")
         _after_create(_CHANGED_SQLITE.format(table=table, meant=_MEANT_SQLITE), "sqlite")
 

@@ -7,6 +7,7 @@ vocabulary it is an error.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -29,6 +30,8 @@ logger = logging.getLogger("orchdb")
 
 MAX_INTEGER = 2**63 - 1
 MAX_BYTES = 64 * 2**20
+HALF_OF_MOST = "8.988465674311579e307"
+"""Half of the largest float."""
 """Of one text or JSON value."""
 MAX_WORD = 500
 """Characters of a word that is indexed, and so at most 2,000 bytes: Postgres takes some 2,700 into an index."""
@@ -60,6 +63,16 @@ def new_id() -> str:
     tail = int.from_bytes(os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF
     digits = f"{(instant >> 12) << 80 | 7 << 76 | (instant & 0xFFF) << 64 | 2 << 62 | tail:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def canonical_id(value: object, column: str) -> str:
+    """The one spelling of the UUID that a caller gives to a new row."""
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return str(uuid.UUID(value))
+    raise InvalidValueError(f"{column}: must be a UUID", column=_bare(column))
 
 
 def looked_up_id(value: object) -> str:
@@ -287,7 +300,7 @@ def _as_text(value: object, column: str) -> str:
 
 
 def _bare(column: str) -> str:
-    return column.rpartition(".")[2]
+    return column.rpartition(".")[2].partition("[")[0]  # without the place among several
 
 
 def _warn(column: str, what: str) -> None:

@@ -43,7 +43,7 @@ from orchdb.sqlite.files import (
     warn_about,
 )
 from orchdb.sqlite.free_space import give_back
-from orchdb.sqlite.jobs import ManyRows, OneStatement
+from orchdb.sqlite.jobs import ManyRows, OneStatement, TwoStatements
 from orchdb.sqlite.read_pool import ReadPool
 from orchdb.sqlite.settings import TRY_MS, WAIT_MS, Pragma, configure_reader, configure_writer, engine, migration_engine
 from orchdb.sqlite.transaction import SqliteTransaction
@@ -198,7 +198,8 @@ class SqliteBackend(Backend):
         return future
 
     def write(self, compiled: CompiledStatement, parameters: Parameters) -> Awaitable[StatementResult]:
-        return self._write_queue.run(OneStatement(compiled, parameters))
+        kind = TwoStatements if compiled.is_pair else OneStatement
+        return self._write_queue.run(kind(compiled, parameters))
 
     async def write_many(self, compiled: CompiledStatement, parameters: Sequence[Parameters]) -> list[int]:
         numbers: list[int] = await self._write_queue.run(ManyRows(compiled, parameters))

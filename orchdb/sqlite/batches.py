@@ -110,7 +110,7 @@ def _run_lone(batch: Sequence[Entry], guard: Callable[[], None], connection: Sql
     another program's, which may fail and keep what was done: only a transaction of ours undoes that.
     """
     job, triggers = batch[0].job, connection.foreign_triggers
-    if len(batch) > 1 or batch[0].tried or job is None or job.is_bulk or triggers.found:
+    if len(batch) > 1 or batch[0].tried or job is None or job.is_bulk or job.is_several or triggers.found:
         return None
     guard()
     result = attempt(job, connection)
@@ -142,7 +142,7 @@ def _run_all(batch: Sequence[Entry], connection: SqliteConnection, *, merged: bo
             results.extend(run_merged)
         else:
             job = _wanted(entries[0])
-            results.append(None if job is None else attempt(job, connection, alone=True))
+            results.append(None if job is None else attempt(job, connection, alone=len(batch) == 1))
         if not connection.in_transaction:  # a full disk, say, rolls the whole transaction back
             return results if len(batch) == 1 else None
     if len(batch) == 1 and isinstance(results[0], Failure):

@@ -14,7 +14,7 @@ from orchdb.driver_errors import sqlite_code
 from orchdb.schema.spellings import decode_text
 from orchdb.sqlite.foreign_triggers import SqliteConnection, trust_known_modules
 from orchdb.sqlite.refusals import explained, skipped
-from orchdb.statements import ROWS_AT_ONCE, CompiledStatement, Parameters, all_rows
+from orchdb.statements import ROWS_AT_ONCE, CompiledPair, CompiledStatement, Parameters, all_rows
 
 _LONG = 100_000
 """Characters, of ``ROWS_AT_ONCE`` rows together."""
@@ -24,11 +24,13 @@ class Job(ABC):
     """What runs in the connection's thread.
 
     Attributes:
-        is_bulk: Whether it is several statements, which stand or fall together.
+        is_bulk: Whether it is many statements, which stand or fall together, and shares no commit.
+        is_several: Whether it is a few of them, which share a commit with others.
         merge_key: The same object in jobs that ``run_merged`` can run as one; ``None`` if this one runs by itself.
     """
 
     is_bulk = False
+    is_several = False
     merge_key: object | None = None
 
     @property
@@ -65,7 +67,7 @@ def attempt(job: Job, connection: SqliteConnection, *, alone: bool = False) -> A
         alone: Whether a job of several statements has a transaction for itself, which the caller rolls back.
     """
     try:
-        if not job.is_bulk or alone:
+        if not (job.is_bulk or job.is_several) or alone:
             return job(connection)
         connection.execute("SAVEPOINT bulk")
         try:
@@ -123,7 +125,7 @@ class OneStatement(Job):
             changed = cursor.rowcount
             if changed != 1 and compiled.adds_one:
                 raise skipped(compiled, connection)
-            return StatementResult([], changed, cursor.lastrowid)
+            return StatementResult([], changed, cursor.lastrowid if changed else None)
         finally:
             cursor.close()  # one with rows left would keep its snapshot: later reads would see the past
 
@@ -162,6 +164,34 @@ class OneStatement(Job):
             return self.run(connection)
         finally:
             connection.text_factory = str
+
+
+class TwoStatements(Job):
+    """A statement on one row, and the one that has to run before it."""
+
+    is_several = True
+
+    def __init__(self, compiled: CompiledStatement, parameters: Any) -> None:
+        assert isinstance(compiled, CompiledPair)
+        self._pair = self.merge_key = compiled
+        self.first, self.second = parameters
+
+    def __call__(self, connection: SqliteConnection) -> StatementResult:
+        OneStatement(self._pair.first, self.first)(connection)
+        return OneStatement(self._pair, self.second)(connection)
+
+    def run_merged(self, jobs: Sequence[TwoStatements], connection: SqliteConnection) -> list[StatementResult] | None:
+        triggers, pair = connection.foreign_triggers, self._pair
+        rows = {job.second[pair.row] for job in jobs}
+        if triggers.found or len(rows) < len(jobs):  # the second on a row comes before the next first one
+            return [job(connection) for job in jobs]
+        triggers.ours = True
+        try:
+            connection.executemany(pair.first.sql, [job.first for job in jobs])
+            cursor = connection.executemany(pair.sql, [job.second for job in jobs])
+        finally:
+            triggers.ours = False
+        return [StatementResult([], 1)] * len(jobs) if cursor.rowcount == len(jobs) else None
 
 
 class _Apart(Job):

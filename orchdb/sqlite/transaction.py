@@ -15,7 +15,7 @@ from orchdb.errors import OperationError
 from orchdb.own_statements import free
 from orchdb.sqlite.files import FileGuard
 from orchdb.sqlite.foreign_triggers import ROLLBACK, ForeignTriggers, SqliteConnection
-from orchdb.sqlite.jobs import Job, ManyRows, OneStatement
+from orchdb.sqlite.jobs import Job, ManyRows, OneStatement, TwoStatements
 from orchdb.sqlite.own_settings import Forget
 from orchdb.sqlite.write_queue import WriteQueue
 from orchdb.statements import CompiledStatement, Parameters
@@ -39,7 +39,8 @@ class SqliteTransaction(BackendTransaction):
     async def run(
         self, compiled: CompiledStatement, parameters: Parameters, before: Sequence[str] = ()
     ) -> StatementResult:
-        result: StatementResult = await self._call(OneStatement(compiled, parameters), before)
+        kind = TwoStatements if compiled.is_pair else OneStatement
+        result: StatementResult = await self._call(kind(compiled, parameters), before)
         return result
 
     async def run_many(

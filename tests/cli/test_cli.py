@@ -227,8 +227,8 @@ def test_a_failure_of_several_agents_of_the_demo_at_once_is_one_line(
     async def fail(*_: object, **__: object) -> None:
         raise orchdb.OperationError("the disk is full")
 
-    monkeypatch.setattr(orchdb.DatabaseManager, "update_prompt", fail)
-    monkeypatch.setattr(orchdb.Transaction, "update_prompt", fail)
+    monkeypatch.setattr(orchdb.DatabaseManager, "complete_prompt", fail)
+    monkeypatch.setattr(orchdb.Transaction, "complete_prompt", fail)
     assert one_line_error(run("demo", "--db", str(tmp_path / "demo.db"))) == "Error: the disk is full\n"
 
 

@@ -53,6 +53,9 @@ SIGNATURES = {
     "create_orchestrator_agent": (
         "name, description=None, agent_type='utility', capabilities=None, default_model=None, metadata=None"
     ),
+    "get_or_create_orchestrator_agent": (
+        "name, description=None, agent_type='utility', capabilities=None, default_model=None, metadata=None"
+    ),
     "get_orchestrator_agent": "agent_id",
     "list_orchestrator_agents": "",
     "update_orchestrator_agent": "agent_id, **changes",
@@ -69,7 +72,9 @@ SIGNATURES = {
         "agent_id, prompt_type, prompt_text, prompt_name=None, status='pending', model_used=None, metadata=None"
     ),
     "get_prompt": "prompt_id",
-    "list_prompts": "agent_id",
+    "list_prompts": "agent_id=None",
+    "complete_prompt": "prompt_id, response_text=None",
+    "append_prompt_response": "prompt_id, text",
     "update_prompt": "prompt_id, **changes",
     "delete_prompt": "prompt_id",
     "create_agent_log": "agent_id, log_level, log_type, message, details=None",

@@ -31,6 +31,10 @@ async def main() -> int:
         async with db.transaction() as tx:
             connection = tx.conn
             tx.conn.exceute  # type: ignore[attr-defined]
+        await db.list_agents("session-1", status=("failed", "cancelled"), root=True)
+        await db.list_prompts(status={"failed"}, model_used=[name for name in ("small", "large")])
+        await db.list_agents(status=("failed", "lost"))  # type: ignore[arg-type]
+        await db.list_recent_agent_logs(min_level="LOUD")  # type: ignore[arg-type]
         rows = await connection.execute(text("SELECT 1"))
         return len(rows.all())
 """

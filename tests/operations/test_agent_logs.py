@@ -46,6 +46,7 @@ async def test_agent_logs_append_only(db: DatabaseManager, agent_id: str) -> Non
             "message": "Agent started execution",
             "details": {"phase": "exploration", "files": [1, 2, None]},
             "created_at": rows[0]["created_at"],
+            "event_id": None,
         }
     ]
     assert isinstance(log_id, int)
@@ -160,8 +161,15 @@ async def test_recent_and_by_type_stop_at_a_hundred(db: DatabaseManager, agent_i
 async def test_the_lines_of_nobody_are_none(db: DatabaseManager, lines: list[int], nobody: Any) -> None:
     assert await call(db, "get_agent_logs", nobody) == []
     assert await call(db, "get_agent_logs_by_type", nobody, "a") == []
-    assert await collected(db.iter_agent_logs(nobody)) == []
     assert await count(db, "agent_logs") == len(lines)
+
+
+async def test_an_iterator_without_an_agent_is_about_all_and_of_nobody_about_none(
+    db: DatabaseManager, lines: list[int]
+) -> None:
+    assert sorted([row["id"] async for row in db.iter_agent_logs()]) == lines
+    for nobody in ("no-uuid", "", ()):
+        assert await collected(db.iter_agent_logs(nobody)) == []
 
 
 async def test_the_lines_of_no_type_are_not_all_lines(db: DatabaseManager, agent_id: str, lines: list[int]) -> None:

@@ -103,7 +103,7 @@ WRONG_ITEMS: list[Any] = [
     {"log_level": "INFO", "component": "bulk"},
     {"log_level": "INFO", "component": "bulk", "message": "x", "nonsense": 1},
     {"log_level": "INFO", "component": "bulk", "message": "x", "id": 7},
-    {"log_level": "INFO", "component": "bulk", "message": "x", "created_at": "2020-01-01"},
+    {"log_level": "INFO", "component": "bulk", "message": "x", "agent_id": "x"},
 ]
 
 
@@ -121,8 +121,8 @@ async def test_what_is_no_list_of_items_is_a_type_error(db: DatabaseManager, age
                 await call(db, operation, items)
     with pytest.raises(TypeError, match="agent_id"):
         await call(db, "create_prompts", [{"prompt_type": "adw", "prompt_text": "x"}])
-    with pytest.raises(TypeError, match="response_text"):
-        await call(db, "create_prompts", [prompt(agent_id, 1) | {"response_text": "x"}])
+    with pytest.raises(TypeError, match="updated_at"):
+        await call(db, "create_prompts", [prompt(agent_id, 1) | {"updated_at": "x"}])
 
 
 async def test_a_prompts_status_is_checked_in_bulk_too(db: DatabaseManager, agent_id: str) -> None:

@@ -88,10 +88,11 @@ class Engine:
     def _seen(self, step: steps.Step, result: Any) -> Any:
         table = next((table for table in self.numbers if step.operation.startswith(f"create_{table[:-1]}")), None)
         if table is not None:
-            created = result if isinstance(result, list) else [result]
-            self.numbers[table].extend(created)
-            assert created == sorted(created)
-            return len(created)
+            created, known = result if isinstance(result, list) else [result], self.numbers[table]
+            new = [number for number in dict.fromkeys(created) if number not in known]
+            assert new == sorted(new)
+            known.extend(new)
+            return [known.index(number) for number in created]
         if isinstance(result, list) and result and isinstance(result[0], dict):
             return list(map(self._row, result))
         return self._row(result) if isinstance(result, dict) else result

@@ -87,6 +87,7 @@ ROWS: dict[type[BaseModel], dict[str, Any]] = {
         "message": "m",
         "details": None,
         "created_at": TIME,
+        "event_id": None,
     },
     SystemLog: {
         "id": 1,
@@ -95,6 +96,7 @@ ROWS: dict[type[BaseModel], dict[str, Any]] = {
         "message": "m",
         "details": None,
         "created_at": TIME,
+        "event_id": None,
     },
 }
 every_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)

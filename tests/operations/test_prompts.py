@@ -256,7 +256,7 @@ async def test_lists_hold_the_prompts_of_one_agent_oldest_first(db: DatabaseMana
     assert [row["id"] for row in await db.list_prompts(agent_id, status="pending", limit=2, offset=1)] == ids[1:4:2]
 
 
-@pytest.mark.parametrize("nobody", [None, "no-uuid", "", 7])
+@pytest.mark.parametrize("nobody", ["no-uuid", "", 7, (), ["no-uuid", "nul\0"]])
 async def test_the_prompts_of_nobody_are_none(db: DatabaseManager, agent_id: str, nobody: Any) -> None:
     await db.create_prompt(agent_id, "adw", "Plan it")
     assert await call(db, "list_prompts", nobody) == []

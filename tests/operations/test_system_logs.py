@@ -29,6 +29,7 @@ async def test_system_logs_append_only(db: DatabaseManager) -> None:
             "message": "Queue is long",
             "details": {"length": 512},
             "created_at": rows[0]["created_at"],
+            "event_id": None,
         }
     ]
     assert re.fullmatch(ONE_FORM, rows[0]["created_at"])

@@ -161,7 +161,7 @@ def test_a_row_that_loses_its_parent_undoes_the_whole_migration(old: OldFile) ->
     upgrade(old.path)
     with pytest.raises(MigrationError, match="of bookmarks its row in prompts"):
         downgrade(old.path, "base")
-    assert ask(old.path, "SELECT version_num FROM orchdb_version") == [("0009",)]
+    assert ask(old.path, "SELECT version_num FROM orchdb_version") == [("0011",)]
     assert len(read(old.path)["prompts"]) > 2000
 
 
@@ -227,7 +227,7 @@ def test_a_revision_from_the_future_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "newer.db"
     upgrade(path)
     change(path, "UPDATE orchdb_version SET version_num = '0999'")
-    with pytest.raises(MigrationError, match=r"the revision 0999.*none newer than 0009.*upgrade orchdb"):
+    with pytest.raises(MigrationError, match=r"the revision 0999.*none newer than 0011.*upgrade orchdb"):
         upgrade(path)
 
 
@@ -286,6 +286,10 @@ NEW_ROWS = (
     "UPDATE orchestrator_agents SET agent_type = 'poet', metadata = '{\"k\": 1}' WHERE rowid % 2",
     "UPDATE agents SET status = 'pending', started_at = NULL WHERE rowid % 2",
     "UPDATE agents SET deleted_at = '2025-01-01T00:00:00.000000' WHERE rowid % 5 = 0",
+    "INSERT INTO leases VALUES ('lease', 'owner', 60.0, '2025-01-01T00:00:00.000000', 1.0, '')",
+    "UPDATE agents SET lease_id = 'lease' WHERE rowid = 1",
+    "UPDATE agent_logs SET event_id = 'event ' || id WHERE id % 7 = 0",
+    "UPDATE system_logs SET event_id = 'event ' || id WHERE id % 11 = 0",
     "UPDATE prompts SET prompt_type = 'riddle', tokens_cache_read = 5 WHERE rowid % 3 = 0",
     "UPDATE agent_logs SET log_type = 'step_start' WHERE rowid % 3 = 0",
     "UPDATE orchestrator_agents SET deleted_at = '2025-01-01T00:00:00.000000' WHERE id = 'adw-orchestrator'",
@@ -320,6 +324,9 @@ def test_a_downgrade_says_what_it_loses_and_loses_no_row(old: OldFile, caplog: p
     assert announced(having("orchestrator_agents", "metadata", '{"k": 1}'), "orchestrator_agents.metadata")
     assert announced(having("agents", "deleted_at", "2025-01-01T00:00:00.000000"), "softly deleted rows of agents")
     assert announced(1, "renames")
+    assert announced(1, "leases")
+    for table in ("agent_logs", "system_logs"):
+        assert announced(sum(row["event_id"] is not None for row in before[table].values()), f"{table}.event_id")
     names = {row["id"]: row["name"] for row in after["orchestrator_agents"].values()}
     assert names["adw-orchestrator"] == names["successor"] + " (deleted adw-orchestrator)"
     assert {row["started_at"] for row in after["agents"].values()} >= {
@@ -388,6 +395,9 @@ NEW_POSTGRES_ROWS = (
     "UPDATE agents SET status = 'pending', started_at = NULL WHERE session_id = 'sitzung 3'",
     "UPDATE prompts SET prompt_type = 'riddle', tokens_cache_write = 7 WHERE prompt_text = '🚀 1'",
     "UPDATE agent_logs SET log_type = 'step_start' WHERE details = '4'",
+    "UPDATE agent_logs SET event_id = id WHERE details = '5'",
+    "INSERT INTO leases VALUES (gen_random_uuid(), gen_random_uuid(), 60, now(), 1, '')",
+    "UPDATE agents SET lease_id = (SELECT id FROM leases) WHERE session_id = 'sitzung 4'",
 )
 
 
@@ -418,6 +428,8 @@ def test_a_downgrade_on_postgres_says_what_it_loses_and_loses_no_row(
         "orchestrator_agents.metadata in 1 rows",
         "1 softly deleted rows of orchestrator_agents",
         "renames 1 softly deleted rows",
+        "agent_logs.event_id in 400 rows",
+        "the leases of 20 running agents",
     ):
         assert words in said
     for key, row in after["orchestrator_agents"].items():

@@ -55,7 +55,7 @@ async def test_another_schema_file_can_be_given(tmp_path: Path) -> None:
     schema.write_text(SCHEMA.read_text(encoding="utf-8") + "\nCREATE TABLE notes (note TEXT);\n", encoding="utf-8")
     async with DatabaseManager(tmp_path / "orchestrator.db", schema_path=schema) as db:
         await db.create_orchestrator_agent("scout")
-    assert tables_of(tmp_path / "orchestrator.db") == {*TABLES, "orchdb_version", "notes"}
+    assert tables_of(tmp_path / "orchestrator.db") == {*TABLES, "leases", "orchdb_version", "notes"}
 
 
 async def test_statements_may_share_a_line_and_end_in_a_comment(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from orchdb import DatabaseManager, SchemaError
 from orchdb.schema.revisions import HEAD, REVISIONS
-from tests.support.alembic_runs import configuration, transaction, upgrade
+from tests.support.alembic_runs import configuration, downgrade, transaction, upgrade
 from tests.support.databases import other_program
 from tests.support.old_files import TABLES, OldFile, Rows, ask, change, kept, read
 
@@ -275,10 +275,7 @@ async def test_another_managers_reads_go_on_during_an_upgrade(tmp_path: Path) ->
     old = OldFile(tmp_path / "old.db")
     upgrade(old.path)
     async with DatabaseManager(old.path, read_only=True) as db:
-        change(old.path, "UPDATE orchdb_version SET version_num = '0007'")  # as if an older program had made it
-        for suffix in ("created_at", "created_at_changed"):
-            change(old.path, *(f"DROP TRIGGER trg_{table}_{suffix}" for table in TABLES))
-        change(old.path, "DROP TRIGGER trg_agents_updated_at")
+        downgrade(old.path, "0007")  # as if an older program had made it
         connecting = asyncio.create_task(connected(old.path))
         while not connecting.done():
             assert len(await db.list_orchestrator_agents()) > 0

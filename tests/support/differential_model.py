@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,7 +15,9 @@ from sqlalchemy.dialects.sqlite import aiosqlite
 
 from orchdb import DatabaseManager, InvalidValueError, OrchdbError
 from orchdb.rows import (
+    COLUMNS_OF,
     ENDED_STATUSES,
+    LOG_LEVELS,
     RUNNING_STATUSES,
     AgentChanges,
     NewAgentLog,
@@ -123,7 +127,10 @@ class Model:
         if verb == "create" and operation.endswith("logs"):
             return self._create_many(table, given["logs"])
         if verb == "create":
-            return self._create(table, given)
+            created = self._create(table, given)
+            return [created] if table in self._lines else created
+        if operation.startswith("get_or_create"):
+            return self._get_or_create(table, given)
         if verb in ("list", "get") and operation not in ("get_orchestrator_agent", "get_agent", "get_prompt"):
             return self._list(table, operation, given)
         row_id = given.pop(next(iter(given)))
@@ -133,41 +140,81 @@ class Model:
     # -- one row -----------------------------------------------------------------------------------------------------
 
     def _create(self, table: str, given: Row) -> Any:
-        moment = self._now()
-        row: Row = {column.name: None for column in metadata.tables[table].columns}
+        exist_ok, key = given.pop("exist_ok", False), "event_id" if table in self._lines else "id"
+        moment = given.pop("created_at", None)
+        moment = self._now() if moment is None else moment
+        row: Row = dict.fromkeys(COLUMNS_OF[table])
         row |= {"created_at": moment}
         if "updated_at" in row:
             row["updated_at"] = moment
         row |= given
         status = given.get("status")
-        if "completed_at" in row and _in(status, ENDED_STATUSES):
+        if "completed_at" in row and row["completed_at"] is None and _in(status, ENDED_STATUSES):
             row["completed_at"] = moment
-        if "started_at" in row and _in(status, RUNNING_STATUSES):
+        if "started_at" in row and row["started_at"] is None and _in(status, RUNNING_STATUSES):
             row["started_at"] = moment
         defaults = {"cost_usd": 0.0} | {name: 0 for name in row if name.startswith("tokens_")}
-        row |= {name: value for name, value in defaults.items() if name in row}
+        row |= {name: value for name, value in defaults.items() if name in row and name not in given}
         if table in self._lines:
             row["id"] = self._lines[table]
         else:
-            row["id"] = self._new_id()
+            row["id"] = self._new_id() if row["id"] is None else _canonical(row["id"])
+        if row["id"] == row.get("parent_agent_id"):
+            raise _MistakesError("InvalidValueError")
+        there = [other for other in self._tables[table] if row[key] is not None and other[key] == row[key]]
+        if there and (exist_ok or key == "event_id"):
+            self._checked(table, row, row, exists=False)
+            return there[0]["id"]
         self._checked(table, row, row)
+        if there:
+            raise _MistakesError("DuplicateError")
         self._tables[table].append(row)
         if table in self._lines:
             self._lines[table] += 1
-            return 1
-        self.ids[table].append(row["id"])
+        else:
+            self.ids[table].append(row["id"])
         return row["id"]
 
-    def _create_many(self, table: str, items: list[Row]) -> int:
+    def _create_many(self, table: str, items: list[Row]) -> list[int]:
         kinds: list[str] = []
+        numbers: list[int] = []
         for item in items:
             try:
-                self._create(table, {"details": None, **item})
+                numbers.append(self._create(table, {"details": None, **item}))
             except _MistakesError as mistakes:
                 kinds.extend(mistakes.kinds)
         if kinds:
             raise _MistakesError(*kinds)
-        return len(items)
+        return numbers
+
+    def _get_or_create(self, table: str, given: Row) -> Any:
+        name = self._value(table, "name", given["name"])
+        for row in self._tables[table]:
+            if row["name"] == name and row["deleted_at"] is None:
+                return row["id"]
+        return self._create(table, given)
+
+    def _complete(self, table: str, rows: list[Row], given: Row) -> bool:
+        if not _in(given["status"], ENDED_STATUSES):
+            raise _MistakesError("InvalidValueError")
+        cost = given["cost_usd"]
+        old = next((row["cost_usd"] for row in rows), None) or 0
+        changes = {name: value for name, value in given.items() if value is not None or name == "error_message"}
+        done = self._update(table, rows, {"changes": changes})
+        if done and cost is not None and rows[0]["cost_usd"] != old:
+            (agent,) = (row for row in self._tables["agents"] if row["id"] == rows[0]["agent_id"])
+            agent |= {"cost_usd": _moved(agent["cost_usd"] or 0, rows[0]["cost_usd"], old)}
+            agent["updated_at"] = check("agents", "updated_at", self._now())
+        return done
+
+    def _append(self, table: str, rows: list[Row], given: Row) -> bool:
+        text = self._value(table, "response_text", given["text"])
+        if text is None:
+            raise _MistakesError("InvalidValueError")
+        rows = [row for row in rows if row["deleted_at"] is None]
+        for row in rows:
+            row["response_text"] = (row["response_text"] or "") + text
+        return bool(rows)
 
     def _get(self, table: str, rows: list[Row], given: Row) -> Any:
         return next((row for row in rows if given["include_deleted"] or row["deleted_at"] is None), None)
@@ -263,33 +310,50 @@ class Model:
         deleted = given.pop("include_deleted", False)
         window = {name: given.pop(name, None) for name in ("since", "until")}
         given.pop("after", None)
+        newest_first = given.pop("newest_first", operation not in ("list_prompts", "get_agent_logs", "get_system_logs"))
+        root, lowest = given.pop("root", False), given.pop("min_level", None)
         kinds: list[str] = []
         if any(value is not None and value < 0 for value in (limit, offset)):
             kinds.append("InvalidValueError")
         bounds = {name: self._try(table, "created_at", value, kinds) for name, value in window.items()}
-        filters: Row = {}
+        levels = LOG_LEVELS[LOG_LEVELS.index(lowest) :] if lowest in LOG_LEVELS else LOG_LEVELS
+        if lowest not in (None, *LOG_LEVELS):
+            kinds.append("InvalidValueError")
+        filters: dict[str, list[Any]] = {}
         for name, value in given.items():
             if value is None and _required(operation, name):
                 kinds.append("InvalidValueError")
-            elif name.endswith("_id") and name != "session_id":
-                filters[name] = value
             elif value is not None:
-                filters[name] = self._try(table, name, value, kinds)
+                filters[name] = self._values(table, name, value, kinds)
         if kinds:
             raise _MistakesError(*kinds)
-        filters = {name: value for name, value in filters.items() if value is not None}
         found = [
             row
             for row in self._tables[table]
-            if all(row[name] == value for name, value in filters.items())
+            if all(self._compared(row, name) in values for name, values in filters.items())
+            and row.get("log_level", levels[0]) in levels
+            and (not root or row["parent_agent_id"] is None)
             and (deleted or row.get("deleted_at") is None)
             and (bounds["since"] is None or row["created_at"] >= bounds["since"])
             and (bounds["until"] is None or row["created_at"] < bounds["until"])
         ]
-        newest_first = operation not in ("list_prompts", "get_agent_logs", "get_system_logs")
         found.sort(key=lambda row: (row["created_at"], row["id"]), reverse=newest_first)
         found = found[offset:]
         return found if limit is None else found[:limit]
+
+    def _values(self, table: str, name: str, given: Any, kinds: list[str]) -> list[Any]:
+        """The values that a filter is asked for; ids that no row has are as good as any."""
+        several = list(given) if isinstance(given, (list, tuple)) else [given]
+        if None in several:
+            kinds.append("InvalidValueError")
+        if name.endswith("_id") and name != "session_id":
+            return several
+        return [self._try("agents" if name == "session_id" else table, name, value, kinds) for value in several]
+
+    def _compared(self, row: Row, name: str) -> Any:
+        if name == "session_id" and "agent_id" in row:
+            (row,) = [agent for agent in self._tables["agents"] if agent["id"] == row["agent_id"]]
+        return row[name]
 
     def _prune(self, table: str, given: Row) -> int:
         kinds: list[str] = []
@@ -363,6 +427,21 @@ class Model:
             other["name"] == row["name"] and other["id"] != row["id"] and other["deleted_at"] is None
             for other in self._tables["orchestrator_agents"]
         )
+
+
+def _canonical(row_id: Any) -> str:
+    try:
+        return str(uuid.UUID(row_id))
+    except (AttributeError, ValueError):
+        raise _MistakesError("InvalidValueError") from None
+
+
+def _moved(total: float, new: float, old: float) -> float:
+    """The cost plus what another has grown by: exactly, as long as that is possible."""
+    if max(abs(total) / 2, abs(new), abs(old)) < 2**21:
+        return (round(total * 1e9) + round(new * 1e9) - round(old * 1e9)) / 1e9
+    moved = total + (new - old)
+    return moved if math.isfinite(moved) else total
 
 
 def _bound(operation: str, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Row:

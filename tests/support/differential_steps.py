@@ -161,6 +161,32 @@ kinds = mostly(st.sampled_from(["adw", "own kind"]), st.sampled_from(["", "nul\0
 flag = st.booleans()
 
 
+# Where a parent does not exist, an engine may say so before it sees that the row is there already, or after.
+known_definition, known_agent = (
+    st.integers(0, 2).map(lambda number, table=table: Reference(table, number))  # type: ignore[misc]
+    for table in ("orchestrator_agents", "agents")
+)
+new_ids = st.sampled_from(
+    [
+        "0189ABCD-0000-4000-8000-00000000ABCD",
+        "0189abcd-0000-4000-8000-00000000abcd",
+        "{0189abcd-0000-4000-8000-00000000ABCE}",
+        "0189000000007000800000000000ABCD",
+        "nonsense",
+        "",
+        7,
+        None,
+    ]
+)
+# Never the time of a step: a change at the moment of the creation moves the time of the change by a microsecond.
+earlier = st.one_of(
+    st.datetimes(datetime(1990, 1, 1), datetime(2000, 1, 1), timezones=st.just(timezone(timedelta(hours=5.5)))),
+    st.sampled_from(["1999-02-04", "1999-02-04 12:30:07+02:00", "yesterday", "", 5, None]),
+)
+event_ids = mostly(st.sampled_from(["a", "b", "c", "Ä"]), st.sampled_from(["", "nul\0", 7, None]))
+once = {"id": new_ids, "created_at": earlier, "exist_ok": flag}
+
+
 def times_over(items: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[list[dict[str, Any]]]:
     """A few different items, or one many times: a bulk creation goes another way then."""
     many = st.builds(lambda item, number: [item] * number, items, st.sampled_from([24, 25, 40]))
@@ -171,29 +197,84 @@ def item(**required: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]
     return st.fixed_dictionaries(required, optional={"details": details})
 
 
+def event(**required: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries(required, optional={"event_id": event_ids, "created_at": earlier})
+
+
+repeated = st.one_of(
+    step("create_orchestrator_agent", names, **once),
+    step("get_or_create_orchestrator_agent", names, description=texts, agent_type=kinds),
+    step("create_agent", known_definition, names, status=agent_status, **once),
+    step("create_agent", known_definition, names, parent_agent_id=known_agent, **once),
+    step(
+        "create_agent",
+        definitions,
+        names,
+        started_at=earlier,
+        completed_at=earlier,
+        cost_usd=amounts,
+        error_message=texts,
+    ),
+    step("create_prompt", known_agent, kinds, texts, status=prompt_status, **once),
+    step("create_prompt", agents, kinds, texts, response_text=texts, tokens_output=counts, cost_usd=amounts),
+    step("create_prompt", agents, kinds, texts, latency_ms=counts, completed_at=earlier, error_message=texts),
+    step("create_agent_log", known_agent, level, kinds, texts, event_id=event_ids, created_at=earlier),
+    step("create_system_log", level, names, texts, event_id=event_ids, created_at=earlier),
+    step("create_agent_logs", times_over(event(agent_id=known_agent, log_level=level, log_type=kinds, message=texts))),
+    step("create_system_logs", times_over(event(log_level=level, component=names, message=texts))),
+)
 creations = st.one_of(
     step("create_orchestrator_agent", names, description=texts, agent_type=kinds, capabilities=texts, metadata=objects),
     step("create_agent", definitions, names, parent_agent_id=agents, status=agent_status, context=objects),
     step("create_agent", definitions, names, status=agent_status, config=objects, metadata=objects),
-    step("create_prompt", agents, kinds, texts, prompt_name=names, status=prompt_status, metadata=objects),
+    step("create_prompt", agents, kinds, texts, prompt_name=names, status=prompt_status, model_used=names),
+    step("create_prompt", agents, kinds, texts, model_used=names, metadata=objects),
     step("create_agent_log", agents, level, kinds, texts, details=details),
     step("create_system_log", level, names, texts, details=details),
     step("create_agent_logs", times_over(item(agent_id=agents, log_level=level, log_type=kinds, message=texts))),
     step("create_system_logs", times_over(item(log_level=level, component=names, message=texts))),
 )
+
+
+def filters(**strategies: st.SearchStrategy[Any]) -> dict[str, st.SearchStrategy[Any]]:
+    """Options that take one value or several."""
+    return {name: st.one_of(one, one, several(one)) for name, one in strategies.items()}
+
+
+def several(one: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(one, max_size=3).flatmap(lambda values: st.sampled_from([values, tuple(values), values * 7]))
+
+
+of_lines = {**filters(log_level=level, log_type=kinds), "min_level": level}
 readings = st.one_of(
     step("get_orchestrator_agent", definitions, include_deleted=flag),
     step("get_agent", agents, include_deleted=flag),
     step("get_prompt", prompts, include_deleted=flag),
-    step("list_orchestrator_agents", name=names, agent_type=kinds, include_deleted=flag, **window, **page),
-    step("list_agents", session_id=names, status=agent_status, parent_agent_id=agents, **window, **page),
-    step("list_prompts", agents, status=prompt_status, prompt_type=kinds, include_deleted=flag, **window, **page),
-    step("get_agent_logs", agents, log_level=level, log_type=kinds, **window, **page),
-    step("get_agent_logs_by_type", agents, kinds, limit=limits),
-    step("get_logs_by_type", kinds, limit=limits),
-    step("list_recent_agent_logs", **page),
-    step("get_system_logs", log_level=level, component=names, **window, **page),
-    step("list_recent_system_logs", **page),
+    step("list_orchestrator_agents", **filters(name=names, agent_type=kinds), include_deleted=flag, **window, **page),
+    step(
+        "list_agents",
+        **filters(session_id=names, status=agent_status, parent_agent_id=agents, orchestrator_agent_id=definitions),
+        root=flag,
+        include_deleted=flag,
+        **window,
+        **page,
+    ),
+    step(
+        "list_prompts",
+        **filters(agent_id=agents, session_id=names, status=prompt_status, prompt_type=kinds, model_used=names),
+        newest_first=flag,
+        include_deleted=flag,
+        **window,
+        **page,
+    ),
+    step("get_agent_logs", st.one_of(agents, several(agents)), **of_lines, newest_first=flag, **window, **page),
+    step("get_agent_logs_by_type", agents, st.one_of(kinds, several(kinds)), limit=limits),
+    step("get_logs_by_type", st.one_of(kinds, several(kinds)), limit=limits),
+    step("list_recent_agent_logs", **of_lines, **filters(agent_id=agents, session_id=names), **window, **page),
+    step("get_system_logs", **filters(log_level=level, component=names), min_level=level, **window, **page),
+    step("list_recent_system_logs", **filters(log_level=level, component=names), min_level=level, **window, **page),
+    step("pages", st.just("list_prompts"), st.integers(1, 3), **filters(session_id=names, status=prompt_status)),
+    step("pages", st.just("list_recent_agent_logs"), st.integers(1, 3), **of_lines, **filters(session_id=names)),
     step("pages", st.just("list_orchestrator_agents"), st.integers(1, 3), include_deleted=flag),
     step("pages", st.just("list_agents"), st.integers(1, 3), session_id=names),
     step("pages", st.just("list_recent_agent_logs"), st.integers(1, 3)),
@@ -206,6 +287,10 @@ changes = st.one_of(
     step("update_agent", agents, parent_agent_id=agents, context=objects, cost_usd=amounts, error_message=texts),
     step("update_prompt", prompts, status=prompt_status, tokens_input=counts, cost_usd=amounts, response_text=texts),
     step("update_prompt", prompts, if_status=prompt_status, latency_ms=counts, metadata=objects, prompt_type=kinds),
+    step("complete_prompt", prompts, texts, cost_usd=amounts, tokens_input=counts, error_message=texts),
+    step("complete_prompt", prompts, status=prompt_status, cost_usd=amounts, metadata=objects, latency_ms=counts),
+    step("complete_prompt", prompts, cost_usd=st.floats(0, 10)),
+    step("append_prompt_response", prompts, texts),
     step("add_agent_cost", agents, amounts),
     step("add_prompt_usage", prompts, tokens_input=counts, tokens_cache_read=counts, cost_usd=amounts),
     step("delete_orchestrator_agent", definitions, soft=flag),
@@ -226,7 +311,7 @@ PAIRS = {"orchestrator_agent": definitions, "agent": agents, "prompt": prompts}
 @st.composite
 def any_step(draw: st.DrawFn) -> Step:
     """One operation."""
-    step: Step = draw(st.one_of(creations, creations, readings, changes))
+    step: Step = draw(st.one_of(creations, creations, repeated, readings, changes))
     return step
 
 

@@ -18,12 +18,13 @@ _EMPTY_THE_TABLES = """
     DO $$ BEGIN
         IF (SELECT sum(pg_table_size(c.oid)) FROM pg_class AS c
             WHERE relnamespace = 'public'::regnamespace AND relkind = 'r') > 1000000 THEN
-            TRUNCATE orchestrator_agents, agents, prompts, agent_logs, system_logs RESTART IDENTITY;
+            TRUNCATE orchestrator_agents, agents, prompts, agent_logs, system_logs, leases RESTART IDENTITY;
         ELSE
             DELETE FROM system_logs;
             DELETE FROM agent_logs;
             DELETE FROM prompts;
             DELETE FROM agents;
+            DELETE FROM leases;
             DELETE FROM orchestrator_agents;
             PERFORM setval(pg_get_serial_sequence(name, 'id'), 1, false)
             FROM unnest(ARRAY['agent_logs', 'system_logs']) AS names (name);

@@ -190,3 +190,20 @@ def _drop_privileges() -> None:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
+
+
+def definitions_got_at_once(url: str, name: str, *, processes: int, tasks: int) -> list[str]:
+    """What so many tasks of so many processes get, at the same moment, for one name."""
+    barrier = CONTEXT.Barrier(processes)
+    with ProcessPoolExecutor(processes, CONTEXT, _meet_at, (barrier,)) as pool:
+        getting = [pool.submit(_get_definitions, url, name, tasks) for _ in range(processes)]
+        return [found for one in getting for found in one.result(TIMEOUT)]
+
+
+def _get_definitions(url: str, name: str, tasks: int) -> list[str]:
+    async def get() -> list[str]:
+        async with DatabaseManager(url) as db:
+            await asyncio.to_thread(_together.wait, TIMEOUT)
+            return await asyncio.gather(*(db.get_or_create_orchestrator_agent(name) for _ in range(tasks)))
+
+    return asyncio.run(get())

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, NullPool, create_engine, inspect
 
-OURS = ("orchestrator_agents", "agents", "prompts", "agent_logs", "system_logs")
+OURS = ("orchestrator_agents", "agents", "prompts", "agent_logs", "system_logs", "leases")
 
 
 def _plain(sql: str | None) -> str:
@@ -22,12 +22,14 @@ def _plain(sql: str | None) -> str:
 def describe_sqlite(path: Path) -> dict[str, Any]:
     """Columns in their order, checks, keys, indexes and triggers of orchdb's tables."""
     with closing(sqlite3.connect(path)) as connection:
-        described: dict[str, Any] = {table: _describe_sqlite_table(connection, table) for table in OURS}
+        there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        ours = [table for table in OURS if table in there]
+        described: dict[str, Any] = {table: _describe_sqlite_table(connection, table) for table in ours}
         triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
         described["triggers"] = {name: _plain(sql) for name, sql in triggers}
     engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
     inspector = inspect(engine)
-    for table in OURS:
+    for table in ours:
         checks = inspector.get_check_constraints(table)
         described[table]["checks"] = sorted((check["name"], _plain(check["sqltext"])) for check in checks)
         described[table]["foreign keys"] = sorted(
