@@ -15,7 +15,7 @@ from uuid import UUID
 from orchdb.blocks import in_a_generator
 from orchdb.concurrency import shielded
 from orchdb.database import Database
-from orchdb.errors import DuplicateError, InvalidValueError, MissingParentError, OrchdbError
+from orchdb.errors import InvalidValueError, MissingParentError, OrchdbError
 from orchdb.executor import failures_reported
 from orchdb.operations import Operations
 from orchdb.operations.leases import Lease, Leases
@@ -65,7 +65,15 @@ class AgentRun:
         """The id of its agent, for all other operations."""
         return self._id
 
-    async def log(self, log_type: str, message: str, details: JsonValue = None, log_level: LogLevel = "INFO") -> int:
+    async def log(
+        self,
+        log_type: str,
+        message: str,
+        details: JsonValue = None,
+        log_level: LogLevel = "INFO",
+        *,
+        event_id: str | None = None,
+    ) -> int:
         """Write a line to the log of the agent.
 
         Args:
@@ -73,9 +81,10 @@ class AgentRun:
             message: Free text.
             details: Any JSON value; text is stored as text.
             log_level: One of ``LOG_LEVELS``.
+            event_id: What you call the line: one that is sent again is not written again. By default nothing.
 
         Returns:
-            The id of the new line, a whole number that grows.
+            The id of the line, a whole number that grows.
 
         Raises:
             InvalidValueError: A value does not fit its column.
@@ -83,7 +92,9 @@ class AgentRun:
             OperationError: The run was reaped, as far as that is known here; besides what writing may raise.
         """
         self._lease.check()
-        return await self._operations.create_agent_log(self._id, log_level, log_type, message, details)
+        return await self._operations.create_agent_log(
+            self._id, log_level, log_type, message, details, event_id=event_id
+        )
 
     async def prompt(
         self,
@@ -93,8 +104,11 @@ class AgentRun:
         status: PromptStatus = "pending",
         model_used: str | None = None,
         metadata: JsonObject | None = None,
+        *,
+        id: str | UUID | None = None,
+        exist_ok: bool = False,
     ) -> str:
-        """Create a prompt of the agent.
+        """Create a prompt of the agent; what comes back is filled in with ``db.complete_prompt``.
 
         Args:
             prompt_type: Any non-empty text of at most 500 characters; ``KNOWN_PROMPT_TYPES`` holds the usual ones.
@@ -103,18 +117,21 @@ class AgentRun:
             status: One of ``PROMPT_STATUSES``.
             model_used: The model that is asked, if it is known yet.
             metadata: A JSON object, as a mapping.
+            id: Its id: any UUID. By default a new one.
+            exist_ok: Take a prompt that has the id for this one, and leave it as it is. By default that is an error.
 
         Returns:
-            The id of the new prompt.
+            The id of the prompt, 36 characters of UUID.
 
         Raises:
             InvalidValueError: A value does not fit its column.
             MissingParentError: The agent has been deleted.
+            DuplicateError: A prompt has this id, and ``exist_ok`` is not set.
             OperationError: The run was reaped, as far as that is known here; besides what writing may raise.
         """
         self._lease.check()
         return await self._operations.create_prompt(
-            self._id, prompt_type, prompt_text, prompt_name, status, model_used, metadata
+            self._id, prompt_type, prompt_text, prompt_name, status, model_used, metadata, id=id, exist_ok=exist_ok
         )
 
     def __repr__(self) -> str:
@@ -168,8 +185,8 @@ class _Block(AbstractAsyncContextManager[AgentRun, None]):
 
     async def _definition_id(self) -> str:
         if isinstance(self._definition, UUID) or _UUID.fullmatch(str(self._definition)):
-            return str(self._definition).lower()
-        return await _definition_named(self._operations, self._definition)
+            return str(self._definition)
+        return await self._operations.get_or_create_orchestrator_agent(self._definition)
 
     async def _created(self, seconds: float, values: dict[str, Any]) -> Lease:
         """The lease that the new agent holds."""
@@ -314,15 +331,3 @@ def _checked_seconds(value: object) -> float:
             f"lease_seconds: must be a number of seconds from {_LEAST_SECONDS}", column="lease_seconds"
         )
     return float(value)
-
-
-async def _definition_named(operations: Operations, name: str) -> str:
-    for _ in range(2):
-        found = await operations.list_orchestrator_agents(name=name)
-        if found:
-            return found[0]["id"]
-        try:
-            return await operations.create_orchestrator_agent(name)
-        except DuplicateError:
-            continue
-    raise AssertionError

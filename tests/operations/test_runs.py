@@ -73,7 +73,9 @@ async def test_what_is_logged_and_asked_in_a_run_is_its_agents(db: DatabaseManag
     async with db.agent_run("scout", "session-1") as run:
         line = await run.log("milestone", "Half way", {"percent": 50}, "WARNING")
         prompt = await run.prompt("command", "Find it", "search", "streaming", "a-model", {"a": 1})
-    (logged,) = await db.get_agent_logs(run.id)
+        assert await run.log("milestone", "Begun", event_id="once") == await run.log("milestone", "2", event_id="once")
+        assert await run.prompt("command", "Again", id=prompt, exist_ok=True) == prompt
+    logged, _ = await db.get_agent_logs(run.id)
     assert (logged["id"], logged["log_level"], logged["log_type"]) == (line, "WARNING", "milestone")
     assert (logged["message"], logged["details"]) == ("Half way", {"percent": 50})
     asked = await db.get_prompt(prompt)
@@ -304,7 +306,7 @@ async def test_a_name_is_one_definition_however_many_runs_begin_at_once(db: Data
 
 async def test_an_id_is_the_definition_that_has_it(db: DatabaseManager) -> None:
     definition = await db.create_orchestrator_agent("scout")
-    for name_or_id in (definition, definition.upper(), UUID(definition)):
+    for name_or_id in (definition, UUID(definition)):
         async with db.agent_run(name_or_id, "session-1") as run:
             assert (await found(db, run.id))["orchestrator_agent_id"] == definition
     with pytest.raises(MissingParentError) as caught:
