@@ -108,7 +108,7 @@ class Leases:
         self._turn = asyncio.Lock()
         self._timer: Timer | None = None
         self._timer_due = 0.0
-        self._beating = self._closing = False
+        self._beating = self._paying = self._closing = False
 
     async def alive(self, seconds: float, *, for_certain: bool = False) -> Lease:
         """A lease of this length that has been renewed lately.
@@ -211,7 +211,6 @@ class Leases:
     async def _beat(self) -> None:
         failed = False
         try:
-            await self._write_owed()
             async with self._turn:
                 await self._renew()
         except NotConnectedError:  # in a fork, or where somebody has closed it: not theirs to keep alive
@@ -221,6 +220,10 @@ class Leases:
         finally:
             self._beating = False
         self._schedule(after_failure=failed)
+        if self._owed and not self._paying and not failed:
+            # Beside it: an end may have to wait for a lock for longer than the others' lease.
+            self._paying = True
+            self.in_background(self._write_owed())
 
     async def renew(self) -> None:
         """Renew them now, if they keep anybody alive."""
@@ -247,10 +250,14 @@ class Leases:
             logger.error("agent_run on agents: a lease of %d open runs had run out: they were reaped", len(lease.runs))
 
     async def _write_owed(self) -> None:
-        for agent_id, (lease, end) in [*self._owed.items()]:
-            await write_end(self._database, end)
-            del self._owed[agent_id]
-            self.let_go(lease, agent_id)
+        try:
+            for agent_id, (lease, end) in [*self._owed.items()]:
+                with suppress(OrchdbError):  # logged, and tried again
+                    await write_end(self._database, end)
+                    del self._owed[agent_id]
+                    self.let_go(lease, agent_id)
+        finally:
+            self._paying = False
 
     # -- closing --
 
@@ -274,10 +281,9 @@ class Leases:
     async def _end_all(self) -> None:
         while self._work:
             await asyncio.wait([*self._work])
-        with suppress(OrchdbError):  # logged; what is left runs out
-            if self._owed:
-                await self._write_owed()
-            for lease in self._leases.values():
-                lease.gone = NotConnectedError(_CLOSED)
+        await self._write_owed()
+        for lease in self._leases.values():
+            lease.gone = NotConnectedError(_CLOSED)
+            with suppress(OrchdbError):  # logged; it runs out
                 async with self._database.transaction() as tx:
                     await fail_all(tx, _OPERATION, lease.id, _CLOSED, now())

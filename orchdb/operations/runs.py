@@ -176,9 +176,10 @@ class _Block(AbstractAsyncContextManager[AgentRun, None]):
         creating = self._leases.in_background(self._created(seconds, values))
         try:
             self._lease = await asyncio.shield(creating)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             # Whether it is there is known only when that has ended. Nobody waits: it may have to wait for a lock.
-            self._leases.in_background(self._taken_back(creating, values["id"]))
+            if _in_a_loop():
+                self._leases.in_background(self._taken_back(creating, values["id"]))
             raise
         self._run = AgentRun(self._operations, values["id"], self._lease)
         return self._run
@@ -215,9 +216,7 @@ class _Block(AbstractAsyncContextManager[AgentRun, None]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:  # the loop has ended without the block, which Python now clears away
+        if not _in_a_loop():  # it has ended without the block, which Python now clears away
             logger.error("agent_run on agents: no event loop is running any more, in which its end could be written")
             return
         writing = self._leases.in_background(self._leases.end(self._lease, end_by(error, self._run.id, self._lease.id)))
@@ -319,6 +318,14 @@ class RunOperations(Operations):
             if idle_for is not None and not (_is_number(idle_for) and idle_for >= 0):
                 raise InvalidValueError("idle_for: must be a number of seconds from 0", column="idle_for")
         return await reaped(self._executor, self._leases, idle_for)
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _is_number(value: object) -> bool:

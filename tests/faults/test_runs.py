@@ -19,7 +19,7 @@ from orchdb import DatabaseManager, OperationError
 from tests.conftest import Target
 from tests.operations.test_runs import found, leases, outcome
 from tests.support.databases import run_elsewhere
-from tests.support.faults import Child, foreign_lock, until
+from tests.support.faults import Child, foreign_lock, on_postgres, until
 
 LOST = ("failed", "owner lost")
 FAKETIME = next(iter(sorted(Path("/usr").glob("lib*/**/faketime/libfaketime.so.1"))), None)
@@ -157,6 +157,25 @@ async def test_an_end_that_cannot_be_written_is_told_and_written_as_soon_as_it_c
         assert await outcome(db, run.id) == (("failed", "ValueError: its own") if raises else ("completed", None))
         async with DatabaseManager(target.url) as other:
             assert await other.reap_agents() == []
+
+
+@on_postgres
+@pytest.mark.slow
+async def test_an_end_that_waits_for_a_lock_keeps_no_other_run_from_being_kept_alive(target: Target) -> None:
+    async with DatabaseManager(target.url, lock_timeout=1.5) as db, DatabaseManager(target.url) as other:
+        with ExitStack() as locks:
+            async with db.agent_run("scout", "session-1", lease_seconds=1.5) as beside:
+                with pytest.raises(OperationError):
+                    async with db.agent_run("scout", "session-1", lease_seconds=1.5) as run:
+                        locks.enter_context(nothing_can_be_written(target, run.id))
+                for _ in range(60):
+                    assert await other.reap_agents() == []
+                    await asyncio.sleep(0.1)
+                locks.close()
+        async with db.agent_run("scout", "session-1", lease_seconds=1.5), asyncio.timeout(30):
+            while (await found(db, run.id))["status"] == "executing":
+                await asyncio.sleep(0.05)
+        assert [await outcome(db, agent) for agent in (beside.id, run.id)] == [("completed", None)] * 2
 
 
 async def test_an_end_that_is_still_to_be_written_is_written_by_close(target: Target) -> None:

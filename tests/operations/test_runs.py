@@ -170,25 +170,21 @@ async def test_a_run_in_a_generator_that_is_closed_is_cancelled_when_that_has_cl
 
 async def test_a_run_in_a_coroutine_that_is_thrown_away_is_cancelled_soon(db: DatabaseManager) -> None:
     async def work() -> None:
-        async with db.agent_run("scout", "session-1"):
+        async with db.agent_run("scout", "session-1") as run:
+            entered.put_nowait(run.id)
             await asyncio.Event().wait()
 
-    coroutine = work()
-    waiting = None
-    while not (rows := await db.list_agents()) or waiting is None:
-        if waiting is None or waiting.done():
-            waiting = coroutine.send(None)
-        await asyncio.wait((waiting,), timeout=0.01)
-    while not waiting.done():
-        if (await found(db, rows[0]["id"]))["status"] == "executing":
-            break
-    await asyncio.sleep(0.05)
-    if waiting.done():
-        coroutine.send(None)
+    entered: asyncio.Queue[str] = asyncio.Queue()
+    task = asyncio.create_task(work())
+    run_id = await entered.get()
+    coroutine: Any = task.get_coro()
     coroutine.close()
-    while (await only_agent(db))["status"] == "executing":
+    task.cancel()
+    with suppress(asyncio.CancelledError, RuntimeError):  # there is nothing left to cancel
+        await task
+    while (await found(db, run_id))["status"] == "executing":
         await asyncio.sleep(0.01)
-    assert await outcome(db, rows[0]["id"]) == ("cancelled", None)
+    assert await outcome(db, run_id) == ("cancelled", None)
 
 
 def test_a_run_whose_loop_has_ended_keeps_nobody_from_ending(target: Target, caplog: pytest.LogCaptureFixture) -> None:

@@ -207,7 +207,13 @@ repeated = st.one_of(
     step("create_agent", known_definition, names, status=agent_status, **once),
     step("create_agent", known_definition, names, parent_agent_id=known_agent, **once),
     step(
-        "create_agent", definitions, names, started_at=earlier, completed_at=earlier, cost_usd=amounts, error_message=texts
+        "create_agent",
+        definitions,
+        names,
+        started_at=earlier,
+        completed_at=earlier,
+        cost_usd=amounts,
+        error_message=texts,
     ),
     step("create_prompt", known_agent, kinds, texts, status=prompt_status, **once),
     step("create_prompt", agents, kinds, texts, response_text=texts, tokens_output=counts, cost_usd=amounts),
