@@ -20,6 +20,7 @@ from orchdb.errors import (
     SchemaOutOfDateError,
 )
 from orchdb.manager import DatabaseManager, Transaction
+from orchdb.operations.runs import AgentRun
 from orchdb.rows import (
     AGENT_STATUSES,
     KNOWN_AGENT_TYPES,
@@ -59,6 +60,7 @@ __all__ = [
     "AgentChanges",
     "AgentLogRow",
     "AgentRow",
+    "AgentRun",
     "AgentStatus",
     "ConnectionLostError",
     "ConstraintError",

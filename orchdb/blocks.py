@@ -350,6 +350,11 @@ class Block:
             scope.disconnect()
 
 
+def in_a_generator() -> bool:
+    """Whether the current call is made in an async generator of a caller's."""
+    return bool(_running_generators())
+
+
 def _running_generators() -> frozenset[int]:
     """The callers' async generators around the current call, by their frames.
 

@@ -2,6 +2,9 @@
 
 A test that stops the clock (freezegun) stops the one of asyncio's event loop too: a timer of the loop then never fires,
 and a deadline never comes. Rows take their times from the clock that the test has set.
+
+Leases go by a clock that all processes of a machine share, for an SQLite file has none of its own: the machine's
+uptime, which nobody can set.
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from types import BuiltinFunctionType
 from typing import Any, Protocol
 
@@ -20,6 +24,27 @@ steady: Callable[[], float] = (
     partial(time.clock_gettime, time.CLOCK_MONOTONIC) if hasattr(time, "clock_gettime") else partial(time.monotonic)
 )
 """Seconds, of which only differences say something."""
+
+_UPTIME = Path("/proc/uptime")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def uptime() -> float:
+    """Seconds since the machine started, the same for each of its processes."""
+    # From the file: libfaketime, which bends the clocks of one process, changes what the system's calls say.
+    try:
+        return float(_UPTIME.read_text("ascii").split()[0])
+    except OSError:
+        return steady()
+
+
+@cache
+def boot_id() -> str:
+    """Which start of the machine ``uptime`` counts from; empty where the system does not say."""
+    try:
+        return _BOOT_ID.read_text("ascii").strip()
+    except OSError:
+        return ""
 
 
 class Timer(Protocol):

@@ -55,6 +55,8 @@ class Database(Executor):
         self._running = 0
         self._drained: asyncio.Event | None = None  # set when close() waits and the last call has ended
         self._blocks: dict[asyncio.Task[Any] | None, Block] = {}
+        self.before_closing: Callable[..., Awaitable[None]] | None = None
+        """What is to be done first, ``able`` to write or not; it is not waited for longer than for what is running."""
 
     @property
     def backend(self) -> Backend:
@@ -91,14 +93,20 @@ class Database(Executor):
                 return
             if asyncio.current_task() in self._blocks:
                 raise OperationError("this task is inside db.transaction(): leave the block first", operation="close")
-            self._drained = asyncio.Event()
-            self._check_drained()
             try:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._drained.wait(), self._close_timeout)
+                    async with asyncio.timeout(self._close_timeout):
+                        await self._drain()
             finally:
                 self._backend, self._why_not = None, "the manager is closed"
                 await shielded(self._end_all(backend))
+
+    async def _drain(self) -> None:
+        if self.before_closing is not None:
+            await self.before_closing(able=self._forks == _forks and self._loop is asyncio.get_running_loop())
+        self._drained = asyncio.Event()
+        self._check_drained()
+        await self._drained.wait()
 
     async def _end_all(self, backend: Backend) -> None:
         backend.fail_all()

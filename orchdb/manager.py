@@ -18,6 +18,8 @@ from orchdb.engines import backend_for
 from orchdb.executor import TransactionExecutor
 from orchdb.location import locate, path_of_file
 from orchdb.operations import Operations
+from orchdb.operations.leases import Leases
+from orchdb.operations.runs import RunOperations
 from orchdb.operations.tails import TailOperations
 from orchdb.schema.revisions import VERSION_TABLE
 from orchdb.statements import Statement
@@ -75,7 +77,7 @@ class Transaction(Operations):
             yield Transaction(executor)
 
 
-class DatabaseManager(TailOperations, Operations):
+class DatabaseManager(TailOperations, RunOperations):
     """The data layer of an orchestrator: five tables in an SQLite file, or in Postgres by another URL.
 
     ``async with DatabaseManager("data/orchestrator.db") as db: ...`` connects, prepares the schema and closes. Every
@@ -130,6 +132,7 @@ class DatabaseManager(TailOperations, Operations):
         schema = None if schema_path is None else Path(schema_path)
         make_backend = backend_for(location, options, replica=replica, schema_path=schema)
         self._database = Database(make_backend, lock_timeout=lock_timeout, read_only=read_only)
+        self._leases = Leases(self._database)
 
     @property
     def _executor(self) -> Database:
@@ -162,6 +165,8 @@ class DatabaseManager(TailOperations, Operations):
 
     async def close(self) -> None:
         """Let running operations end, then close every connection; closing twice is fine.
+
+        Runs that are still open become ``failed``: nobody would keep them alive.
 
         Raises:
             OperationError: This task is inside a block of ``db.transaction()``.

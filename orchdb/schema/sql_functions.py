@@ -4,18 +4,23 @@ Only SQLite keeps a time as it was written; on Postgres each of these is the pla
 ``orchdb_time``, which each connection of orchdb's to SQLite has, is ``spellings.one_form``. The order and the position
 of rows are those of what is stored, so that an index has them; what a time means decides what is too old and what a
 list of some hours shows.
+
+And the clock that leases go by: the server's own, or on SQLite, whose processes share a machine, that machine's uptime.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, ColumnElement, Dialect
+from sqlalchemy import BigInteger, Boolean, ColumnElement, Dialect, Double, Text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeEngine
 
 TIME_FUNCTION = "orchdb_time"
+UPTIME_FUNCTION = "orchdb_uptime"
+BOOT_ID_FUNCTION = "orchdb_boot_id"
 _ONE_FORM = "'????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'"
 # The function's arguments have to be UTF-8, and only ASCII can be a time.
 _ASCII = "{0} NOT GLOB '*[^ -~]*' AND instr({0}, char(0)) = 0"
@@ -109,6 +114,20 @@ def _size_of_blob(element: size_in_bytes, compiler: SQLCompiler, **options: Any)
     return f"length(CAST({''.join(_processed(element, compiler, options))} AS BLOB))"
 
 
+class database_clock(FunctionElement[float]):  # noqa: N801
+    """Seconds by a clock that everyone who has the database open shares; only differences say something."""
+
+    inherit_cache = True
+    type: TypeEngine[float] = Double()
+
+
+class database_clock_id(FunctionElement[str]):  # noqa: N801
+    """Which clock that is: another one, after a restart of the machine, cannot be compared with it."""
+
+    inherit_cache = True
+    type = Text()
+
+
 @compiles(is_understood)
 def _nothing_to_ask(element: is_understood, compiler: SQLCompiler, **options: Any) -> str:
     return "true"
@@ -156,6 +175,26 @@ def _plain_id(element: stored_id, compiler: SQLCompiler, **options: Any) -> str:
 def _stored_id(element: stored_id, compiler: SQLCompiler, **options: Any) -> str:
     key, text = _processed(element, compiler, options)
     return f"coalesce(CAST({text} AS TEXT), {key})"
+
+
+@compiles(database_clock)
+def _server_clock(element: database_clock, compiler: SQLCompiler, **options: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+
+
+@compiles(database_clock, "sqlite")
+def _uptime(element: database_clock, compiler: SQLCompiler, **options: Any) -> str:
+    return f"{UPTIME_FUNCTION}()"
+
+
+@compiles(database_clock_id)
+def _one_clock(element: database_clock_id, compiler: SQLCompiler, **options: Any) -> str:
+    return "''"  # the server goes on by the same one after its restart
+
+
+@compiles(database_clock_id, "sqlite")
+def _boot_id(element: database_clock_id, compiler: SQLCompiler, **options: Any) -> str:
+    return f"{BOOT_ID_FUNCTION}()"
 
 
 def _processed(element: FunctionElement[Any], compiler: SQLCompiler, options: dict[str, Any]) -> list[str]:

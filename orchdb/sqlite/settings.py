@@ -15,9 +15,10 @@ from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from orchdb.backend import Durability
+from orchdb.clocks import boot_id, uptime
 from orchdb.errors import OperationError
 from orchdb.schema.spellings import one_form
-from orchdb.schema.sql_functions import TIME_FUNCTION
+from orchdb.schema.sql_functions import BOOT_ID_FUNCTION, TIME_FUNCTION, UPTIME_FUNCTION
 from orchdb.sqlite.driver import configured, connected
 from orchdb.sqlite.files import file_uri, temp_store
 from orchdb.sqlite.foreign_triggers import SqliteConnection, trust_known_modules
@@ -74,6 +75,8 @@ def configure(connection: sqlite3.Connection, settings: dict[str, object]) -> No
     # The driver's own transaction control loses updates: BEGIN is ours alone.
     connection.isolation_level = None
     connection.create_function(TIME_FUNCTION, 1, one_form, deterministic=True)
+    connection.create_function(UPTIME_FUNCTION, 0, uptime)
+    connection.create_function(BOOT_ID_FUNCTION, 0, boot_id)
     for name, value in settings.items():
         Pragma(name, value)(connection)
         found = Pragma(name)(connection)

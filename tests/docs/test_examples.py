@@ -101,6 +101,13 @@ def test_your_own_sql_stands_beside_the_operations(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout) == (0, "executing: looks at the tests\n" * run), done.stderr
 
 
+def test_agents_that_run_end_with_their_blocks(tmp_path: Path) -> None:
+    expected = "the cellar: completed\nthe attic: failed FileNotFoundError: there is no ladder\nthe garden: cancelled\n"
+    for _ in range(2):
+        done = run_example("run_agents.py", folder=tmp_path)
+        assert (done.returncode, sorted(done.stdout.splitlines())) == (0, sorted(expected.splitlines())), done.stderr
+
+
 def test_a_second_run_of_the_first_snippet_meets_the_unique_name(tmp_path: Path) -> None:
     run_example("basic_context_manager.py", folder=tmp_path)
     again = run_example("basic_context_manager.py", folder=tmp_path)

@@ -68,6 +68,8 @@ SIGNATURES = {
     "list_agents": "session_id=None",
     "update_agent": "agent_id, **changes",
     "delete_agent": "agent_id",
+    "agent_run": "name_or_id, session_id, parent_agent_id=None",
+    "reap_agents": "",
     "create_prompt": (
         "agent_id, prompt_type, prompt_text, prompt_name=None, status='pending', model_used=None, metadata=None"
     ),

@@ -106,6 +106,11 @@ async def test_iterators_and_transactions_need_a_connection_too(tmp_path: Path) 
     with pytest.raises(NotConnectedError):
         async with db.transaction():
             pytest.fail("the block must not run")
+    with pytest.raises(NotConnectedError):
+        async with db.agent_run("scout", "session-1"):
+            pytest.fail("the block must not run")
+    with pytest.raises(NotConnectedError):
+        await db.reap_agents()
 
 
 async def test_an_event_that_cannot_be_logged_raises_nothing(tmp_path: Path) -> None:
@@ -114,7 +119,7 @@ async def test_an_event_that_cannot_be_logged_raises_nothing(tmp_path: Path) -> 
 
 def test_the_table_of_operations_is_complete() -> None:
     others = {"connect", "close", "transaction", "conn", "log_agent_event", "iter_agent_logs", "iter_system_logs"}
-    others |= {"backup", "schema_version", "tail_agent_logs", "tail_system_logs"}
+    others |= {"agent_run", "backup", "reap_agents", "schema_version", "tail_agent_logs", "tail_system_logs"}
     public = {name for name in dir(DatabaseManager) if not name.startswith("_")}
     assert public - others == set(OPERATIONS)
 

@@ -349,7 +349,12 @@ async def test_a_standby_can_be_read_and_says_that_it_cannot_be_written(server: 
 async def _use_standby(standby: Server, driver: str) -> None:
     async with DatabaseManager(standby.url(driver)) as db:
         assert await seen(db) == ["before"]
-        calls: list[Callable[[], Awaitable[Any]]] = [lambda: log(db, "refused"), lambda: together(db, "refused")]
+        calls: list[Callable[[], Awaitable[Any]]] = [
+            lambda: log(db, "refused"),
+            lambda: together(db, "refused"),
+            lambda: db.agent_run("refused", "session-1").__aenter__(),
+            lambda: db.reap_agents(idle_for=60),
+        ]
         for call in calls:
             with pytest.raises(OperationError) as caught:
                 await call()
