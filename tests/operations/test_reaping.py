@@ -287,7 +287,7 @@ async def test_reaping_reads_no_table_from_end_to_end(tmp_path: Path, monkeypatc
     run = OneStatement.run
 
     def recorded(self: OneStatement, connection: Any) -> Any:
-        compiled, parameters = self._prepared, self._parameters  # pyright: ignore[reportPrivateUsage]
+        compiled, parameters = self._compiled, self.parameters  # pyright: ignore[reportPrivateUsage]
         plan = connection.execute(f"EXPLAIN QUERY PLAN {compiled.sql}", parameters)
         asked.extend((compiled.sql, row[-1]) for row in plan.fetchall())
         return run(self, connection)
