@@ -35,6 +35,12 @@ class Shape(NamedTuple):
     flags: tuple[str, ...] = ()
 
 
+class Flag(Enum):
+    """What a filter has that is a condition of the table's own, and takes no value."""
+
+    ON = "on"
+
+
 class Different(tuple[Placed, ...]):
     """Several values of a filter: the different ones, each with its place among those that were given."""
 
@@ -120,8 +126,9 @@ def without_branches(filters: Mapping[str, Any]) -> tuple[Shape, dict[str, Any]]
     """
     values = dict(filters)
     among = tuple(sorted(name for name, value in values.items() if isinstance(value, Different)))
-    equal = tuple(sorted(name for name in values if name not in among and values[name] is not True))
-    return Shape(equal, among, flags=tuple(sorted(values.keys() - {*equal, *among}))), values
+    flags = tuple(sorted(name for name, value in values.items() if value is Flag.ON))
+    equal = tuple(sorted(values.keys() - {*among, *flags}))
+    return Shape(equal, among, flags=flags), values
 
 
 def with_branches(

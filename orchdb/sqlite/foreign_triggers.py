@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from orchdb.own_statements import SAVEPOINTS
-from orchdb.schema.sql_functions import TIME_FUNCTION
+from orchdb.schema.sql_functions import BOOT_ID_FUNCTION, TIME_FUNCTION, UPTIME_FUNCTION
 from orchdb.schema.tables import TRIGGERS
 
 _KNOWN_MODULES = frozenset(
@@ -25,7 +25,7 @@ _KNOWN_FUNCTIONS = frozenset(
     (
         *("bm25", "fts5", "fts5_get_locale", "fts5_insttoken", "fts5_locale", "fts5_source_id", "highlight", "match"),
         *("matchinfo", "offsets", "optimize", "snippet", "rtreecheck", "rtreedepth", "rtreenode"),
-        *("floor", "regexp", TIME_FUNCTION),
+        *("floor", "regexp", TIME_FUNCTION, UPTIME_FUNCTION, BOOT_ID_FUNCTION),
     )
 )
 """The functions that those modules, SQLAlchemy and orchdb bring along without saying that they are harmless."""

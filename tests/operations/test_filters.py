@@ -240,6 +240,8 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
     ("list_recent_agent_logs", {"min_level": "ERROR", "log_level": ["LOUD"]}, "log_level", "agent_logs.log_level[0]:"),
     ("list_recent_agent_logs", {"min_level": "ERROR", "log_level": "LOUD"}, "log_level", "agent_logs.log_level: must"),
     ("list_recent_system_logs", {"component": ["api", 7]}, "component", "system_logs.component[1]: must be text"),
+    ("list_prompts", {"model_used": True}, "model_used", "prompts.model_used: must be text, not bool"),
+    ("get_logs_by_type", {"log_type": True}, "log_type", "agent_logs.log_type: must be text, not bool"),
     ("get_logs_by_type", {"log_type": ["a", "b", ""]}, "log_type", "agent_logs.log_type[2]: must not be empty"),
 ]
 
