@@ -9,7 +9,7 @@ from orchdb.errors import InvalidValueError
 from orchdb.executor import failures_reported
 from orchdb.operations.arguments import checked_cost, checked_flag, checked_names
 from orchdb.operations.creation import CreationOperations, new_row_id, time_of_creation
-from orchdb.operations.filters import Flag
+from orchdb.operations.filters import FLAG
 from orchdb.operations.page import Page
 from orchdb.operations.table_statements import TableStatements
 from orchdb.rows import (
@@ -199,7 +199,7 @@ class AgentOperations(CreationOperations):
                 "status": status,
                 "orchestrator_agent_id": orchestrator_agent_id,
                 "parent_agent_id": parent_agent_id,
-                "root": Flag.ON if root else None,
+                "root": FLAG if root else None,
             },
             page,
         )

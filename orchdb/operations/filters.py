@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Mapping
 from enum import Enum
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
 from orchdb.errors import InvalidValueError
 from orchdb.rows import LOG_LEVELS
 from orchdb.schema.several import Placed
 
+FLAG: Final = object()
+"""What a filter has that is a condition of the table's own, and takes no value."""
 MOST_BRANCHES = 16
 """Up to so many values a list has a branch for each, which is in the list's order already."""
 
@@ -33,12 +35,6 @@ class Shape(NamedTuple):
     branches: int = 0
     words: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
-
-
-class Flag(Enum):
-    """What a filter has that is a condition of the table's own, and takes no value."""
-
-    ON = "on"
 
 
 class Different(tuple[Placed, ...]):
@@ -126,7 +122,7 @@ def without_branches(filters: Mapping[str, Any]) -> tuple[Shape, dict[str, Any]]
     """
     values = dict(filters)
     among = tuple(sorted(name for name, value in values.items() if isinstance(value, Different)))
-    flags = tuple(sorted(name for name, value in values.items() if value is Flag.ON))
+    flags = tuple(sorted(name for name, value in values.items() if value is FLAG))
     equal = tuple(sorted(values.keys() - {*among, *flags}))
     return Shape(equal, among, flags=flags), values
 
