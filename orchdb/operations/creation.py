@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from orchdb.errors import DuplicateError, InvalidValueError
-from orchdb.executor import Executor, failures_reported
+from orchdb.driver_errors import is_conflict
+from orchdb.errors import DuplicateError, InvalidValueError, OperationError
+from orchdb.executor import Executor, TransactionExecutor, failures_reported
+from orchdb.operations.in_turn import in_turn, not_for_long
 from orchdb.operations.table_operations import TableOperations
 from orchdb.operations.table_statements import TableStatements
 from orchdb.rows import Time
@@ -20,7 +22,7 @@ from orchdb.schema.values import canonical_id, moment, new_id, now
 Values = Mapping[str, Any]
 _KEYS_AT_A_TIME = 200
 _TRIES = 5
-"""Of a bulk that rows of other programs, committed in between, have come before."""
+"""Of a bulk that rows of others have come before, or that was in a deadlock with another one of the same rows."""
 
 
 def new_row_id(operation: str, table: str, row_id: object) -> str:
@@ -159,9 +161,13 @@ class CreationOperations(TableOperations):
         while True:
             try:
                 async with self._executor.transaction() as tx:
+                    if tries > 1:  # not at once: most bulks have no row in common
+                        await tx.execute(operation, in_turn(statements.table), {})
+                    elif not isinstance(self._executor, TransactionExecutor):  # else it would hold for the whole block
+                        await tx.execute(operation, not_for_long(statements.table), {})
                     return await _insert_missing(tx, operation, statements, names, rows, column)
-            except DuplicateError as error:
-                if error.column != column or tries == _TRIES:
+            except (DuplicateError, OperationError) as error:
+                if tries == _TRIES or not (is_conflict(error, waited=tries > 1) or error.column == column):
                     raise
             tries += 1
 
