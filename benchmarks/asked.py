@@ -237,9 +237,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.asked", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=DRIVERS, default=list(DRIVERS))
     parser.add_argument("--quick", action="store_true", help="a few short rounds; nothing is written")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=11)
     arguments = parser.parse_args()
-    rounds, count = (3, 100) if arguments.quick else (arguments.rounds, 400)
+    rounds, count = (3, 100) if arguments.quick else (arguments.rounds, 200)
     with prepared(arguments.only) as places:
         columns = {driver: dict(asyncio.run(measure(place, rounds, count))) for driver, place in places.items()}
     lines = [f"| µs an operation (ratio to the plain one) | {' | '.join(columns)} |", f"|---|{'--:|' * len(columns)}"]

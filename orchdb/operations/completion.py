@@ -157,7 +157,8 @@ class CompletionOperations(CreationOperations):
     async def append_prompt_response(self, prompt_id: str, text: str) -> bool:
         """Append a piece of text to the response of a prompt, in one statement: for streams.
 
-        The status stays as it is.
+        The status stays as it is. Repeated, the text is there twice: after ``ConnectionLostError`` it is
+        ``complete_prompt`` with the whole that puts it right.
 
         Args:
             prompt_id: Its id.

@@ -13,6 +13,7 @@ from typing import Any
 from orchdb.driver_errors import is_conflict
 from orchdb.errors import DuplicateError, InvalidValueError, OperationError
 from orchdb.executor import Executor, TransactionExecutor, failures_reported
+from orchdb.operations.arguments import checked_flag
 from orchdb.operations.in_turn import in_turn, not_for_long
 from orchdb.operations.table_operations import TableOperations
 from orchdb.operations.table_statements import TableStatements
@@ -63,6 +64,27 @@ def time_of_creation(operation: str, table: str, created_at: Time | None) -> dat
         return now()
     with failures_reported(operation, table):
         return moment(created_at, f"{table}.created_at") or now()
+
+
+def may_exist(operation: str, table: str, exist_ok: bool) -> bool:
+    """Tell whether a row that is there is as good as a new one.
+
+    Args:
+        operation: The public method, for the error.
+        table: The table, for the error.
+        exist_ok: What a caller gave.
+
+    Returns:
+        The same.
+
+    Raises:
+        InvalidValueError: It is neither true nor false.
+    """
+    if exist_ok is True or exist_ok is False:
+        return exist_ok
+    with failures_reported(operation, table):
+        checked_flag("exist_ok", exist_ok)
+    return False
 
 
 def rows_of_items(items: Iterable[Values], row_of: Callable[[Values], dict[str, Any]]) -> list[dict[str, Any]]:
