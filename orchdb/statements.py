@@ -88,6 +88,7 @@ class CompiledStatement:
         changes_one: bool = False,
         may_skip: bool = False,
         numbered: bool = False,
+        writes: bool = False,
     ) -> None:
         compiled: Any = statement.compile(dialect=dialect, column_keys=column_keys)  # type: ignore[attr-defined]
         assert isinstance(compiled, SQLCompiler)
@@ -116,6 +117,7 @@ class CompiledStatement:
         ]
         types = _columns(statement)
         self.returns_rows = bool(types)
+        self.writes = writes or self.is_insert or not self.returns_rows
         self.sql_of_rows = _of_rows(self.sql) if numbered and not may_skip and not self.returns_rows else None
         """The same for ``ROWS_AT_ONCE`` rows, whose values come one row behind the other; not where ids come back."""
         self._keys = list(types)

@@ -64,7 +64,7 @@ class _Completion(Statement[PromptRow]):
         done = change.returning(was.c.agent_id, was.c.cost_usd, prompts.c.cost_usd.label("new_cost")).cte("done")
         paid = _paid(done, func.coalesce(done.c.new_cost, literal_column("0"))).cte("paid")
         count: Select[Any] = select(literal_column("1", Integer()).label("changed")).select_from(done).add_cte(paid)
-        return CompiledStatement(count, dialect, None)
+        return CompiledStatement(count, dialect, None, writes=True)
 
 
 _COST = bindparam("new_cost_usd", type_=prompts.c.cost_usd.type)

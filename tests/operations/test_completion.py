@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orchdb import DatabaseManager, InvalidValueError, PromptRow
+from orchdb import DatabaseManager, InvalidValueError, MissingParentError, PromptRow
 from orchdb.schema.values import MAX_BYTES
 from tests.conftest import Target
 from tests.support.databases import NO_ROW, ONE_FORM, call, dump, run_elsewhere
@@ -162,6 +162,18 @@ async def test_a_completion_belongs_to_its_block(db: DatabaseManager, agent_id: 
         async with tx.transaction() as part:
             await part.complete_prompt(prompt_id, cost_usd=0.75)
     assert await cost_of(db, agent_id) == 0.75
+
+
+async def test_a_completion_stays_when_a_later_call_of_its_block_fails(
+    db: DatabaseManager, agent_id: str, prompt_id: str
+) -> None:
+    async with db.transaction() as tx:
+        with pytest.raises(MissingParentError):
+            await tx.create_agent_log(NO_ROW, "INFO", "error", "refused")
+        await tx.complete_prompt(prompt_id, cost_usd=0.5)
+        with pytest.raises(MissingParentError):
+            await tx.create_agent_log(NO_ROW, "INFO", "error", "refused")
+    assert [await cost_of(db, agent_id), (await found(db, prompt_id))["cost_usd"]] == [0.5, 0.5]
 
 
 def nano(dollars: float | None) -> int:
