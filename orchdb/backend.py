@@ -195,6 +195,10 @@ class Backend(ABC):
     def write(self, compiled: CompiledStatement, parameters: Parameters) -> Awaitable[StatementResult]:
         """Run one statement and commit it."""
 
+    def write_beside(self, compiled: CompiledStatement, parameters: Parameters) -> Awaitable[StatementResult]:
+        """Run one statement and commit it, also while blocks hold every connection, as far as the engine can do so."""
+        return self.write(compiled, parameters)
+
     @abstractmethod
     async def write_many(self, compiled: CompiledStatement, parameters: Sequence[Parameters]) -> list[int]:
         """Insert many rows, all or none, and commit them; their ids where the database gives them."""

@@ -86,7 +86,7 @@ class Scope:
     async def run(self, compiled: CompiledStatement, parameters: Parameters) -> StatementResult:
         """Run one statement; if it raises, only the statement is undone."""
         call = partial(self._block.transaction.run, compiled, parameters)
-        changes = compiled.is_insert or not compiled.returns_rows
+        changes = compiled.writes
         return await self._block.step(self, call, changes=changes, compiled=compiled)
 
     async def run_many(self, compiled: CompiledStatement, parameters: Sequence[Parameters]) -> list[int]:

@@ -164,6 +164,15 @@ class Database(Executor):
 
         return await self._observed(operation, statement.table, run, write=False)
 
+    async def execute_beside(self, operation: str, statement: Statement[Any], values: Values) -> int:
+        """How many rows were changed by what is not to wait for the blocks that are open."""
+
+        async def run() -> int:
+            compiled = statement.compiled(self.dialect)
+            return (await self.backend.write_beside(compiled, compiled.parameters(values))).rowcount
+
+        return await self._observed(operation, statement.table, run)
+
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[TransactionExecutor]:
         """A transaction of the current task; inside one of its own it is a part of that."""

@@ -79,6 +79,8 @@ _SQLSTATES: dict[str, tuple[type[OrchdbError], str]] = {
     "P0": (InvalidValueError, "a trigger of another program refuses it"),
     "22P05": (InvalidValueError, "a character that the encoding of the database cannot hold"),
 }
+CONFLICTS = frozenset({"40001", "40P01"})
+"""What was rolled back for certain, because of another transaction: it can be tried again."""
 _REMOVING = ("delete_", "prune", "cleanup_")
 """How the names of the operations that remove rows begin."""
 # Where it happened, which holds the names of functions and their arguments' types; the language is the server's.
@@ -94,6 +96,19 @@ _DRIVERS = frozenset({"asyncpg", "psycopg"})
 _LONGEST_REASON = 1000
 # asyncpg and psycopg raise these without an SQLSTATE when the socket is gone; importing either here would be eager.
 _LOST = frozenset({"ConnectionDoesNotExistError", "InterfaceError", "InternalClientError", "OperationalError"})
+
+
+def is_conflict(error: OrchdbError, *, waited: bool) -> bool:
+    """Tell whether what failed can be tried again, because only another transaction at the same time was in its way.
+
+    Args:
+        error: The failure.
+        waited: Whether it has waited for locks as long as it may.
+
+    Returns:
+        Whether it is a conflict, a deadlock, or a lock that it has not waited for.
+    """
+    return error.code in CONFLICTS or (error.code == "55P03" and not waited)
 
 
 def skipped() -> ConstraintError:

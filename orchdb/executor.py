@@ -63,8 +63,9 @@ class Executor(ABC):
         return next(iter(rows[0].values())) if rows else None
 
     async def execute(self, operation: str, statement: Statement[Any], values: Values) -> int:
-        """How many rows were changed."""
-        return (await self._run(operation, statement, values, write=True)).rowcount
+        """How many rows were changed; of a statement that returns rows, how many those are."""
+        result = await self._run(operation, statement, values, write=True)
+        return result.rowcount or len(result.rows)
 
     async def insert(self, operation: str, statement: Statement[Any], values: Values) -> int:
         """The id that the database gave to the row; 0 where the row brought its own."""

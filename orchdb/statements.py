@@ -7,6 +7,7 @@ import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
+from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Delete, Dialect, Executable, Insert, Table, Update, func, select
@@ -87,6 +88,7 @@ class CompiledStatement:
         changes_one: bool = False,
         may_skip: bool = False,
         numbered: bool = False,
+        writes: bool = False,
     ) -> None:
         compiled: Any = statement.compile(dialect=dialect, column_keys=column_keys)  # type: ignore[attr-defined]
         assert isinstance(compiled, SQLCompiler)
@@ -101,18 +103,21 @@ class CompiledStatement:
         positions = compiled.positiontup
         bound: list[str] = list(compiled.binds) if positions is None else list(positions)
         names = list(dict.fromkeys(bound))
+        self.bound = bound
+        """The names of the values, as the driver counts them."""
         # A value that is bound more than once is encoded once.
         self._positions = [names.index(name) for name in bound] if len(bound) > len(names) else None
         binds: list[Any] = [compiled.binds[name] for name in names]
         self._names = names
         self._named = positions is None
-        self._encoders = [(name, _encoder(bind, dialect)) for name, bind in zip(names, binds, strict=True)]
+        self.encoders = [(name, _encoder(bind, dialect)) for name, bind in zip(names, binds, strict=True)]
         self._constants = {name: bind.value for name, bind in zip(names, binds, strict=True) if not bind.required}
         self._required: list[str] = [
             bind.type.column if getattr(bind.type, "required", False) else "" for bind in binds
         ]
         types = _columns(statement)
         self.returns_rows = bool(types)
+        self.writes = writes or self.is_insert or not self.returns_rows
         self.sql_of_rows = _of_rows(self.sql) if numbered and not may_skip and not self.returns_rows else None
         """The same for ``ROWS_AT_ONCE`` rows, whose values come one row behind the other; not where ids come back."""
         self._keys = list(types)
@@ -126,7 +131,7 @@ class CompiledStatement:
         if self._constants:
             values = {**self._constants, **values}
         # On every write's path: no call for what can be looked up, and one test for all that must not be NULL.
-        encoded = [values[name] if encode is None else encode(values[name]) for name, encode in self._encoders]
+        encoded = [values[name] if encode is None else encode(values[name]) for name, encode in self.encoders]
         if None in encoded:
             self._refuse_missing(encoded)
         if self._positions is not None:
@@ -137,7 +142,7 @@ class CompiledStatement:
         """What ``parameters`` makes of each row, a column at a time."""
         columns = [
             [row[name] for row in rows] if encode is None else [encode(row[name]) for row in rows]
-            for name, encode in self._encoders
+            for name, encode in self.encoders
         ]
         for column, required in zip(columns, self._required, strict=True):
             if required and None in column:
@@ -191,10 +196,16 @@ class CompiledPair(CompiledStatement):
         self.first = first
         self.row = self._names.index("row_id")
         assert self._positions is None
+        # What both have is encoded once.
+        self._more = [(name, encode) for name, encode in first.encoders if name not in self._names]
+        names = [*self._names, *(name for name, _ in self._more)]
+        self._of_first = itemgetter(*map(names.index, first.bound))
 
     def parameters(self, values: Mapping[str, Any]) -> Parameters:
         """Those of the first, and its own."""
-        return [self.first.parameters(values), super().parameters(values)]
+        own = super().parameters(values)
+        more = [values[name] if encode is None else encode(values[name]) for name, encode in self._more]
+        return [self._of_first([*own, *more]), own]
 
 
 @lru_cache(maxsize=8)

@@ -8,7 +8,7 @@ from uuid import UUID
 from orchdb.errors import InvalidValueError
 from orchdb.executor import failures_reported
 from orchdb.operations.arguments import checked_cost, checked_flag, checked_names
-from orchdb.operations.creation import CreationOperations, new_row_id, time_of_creation
+from orchdb.operations.creation import CreationOperations, may_exist, new_row_id, time_of_creation
 from orchdb.operations.filters import FLAG
 from orchdb.operations.page import Page
 from orchdb.operations.table_statements import TableStatements
@@ -129,7 +129,7 @@ class AgentOperations(CreationOperations):
             "created_at": moment,
             "updated_at": moment,
         }
-        if exist_ok:
+        if may_exist("create_agent", _TABLE.table.name, exist_ok):
             await self._insert_unless("create_agent", _TABLE, _NAMES, values, "id")
         else:
             await self._executor.insert("create_agent", _INSERT, values)

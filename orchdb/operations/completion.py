@@ -5,7 +5,20 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Dialect, Update, bindparam, exists, func, literal_column, not_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Dialect,
+    Integer,
+    Select,
+    Update,
+    bindparam,
+    exists,
+    func,
+    literal_column,
+    not_,
+    select,
+    update,
+)
 
 from orchdb.errors import InvalidValueError
 from orchdb.executor import failures_reported
@@ -36,22 +49,29 @@ class _Completion(Statement[PromptRow]):
     """
 
     def __init__(self, names: tuple[str, ...], fill_null: tuple[str, ...]) -> None:
-        self._change = PROMPTS.changing(names, fill_null)
-        super().__init__(prompts, self._change)
+        self._columns = names, fill_null
+        super().__init__(prompts, PROMPTS.changing(names, fill_null))
 
     def _compile(self, dialect: Dialect) -> CompiledStatement:
         before = select(prompts.c.id, prompts.c.agent_id, prompts.c.cost_usd).where(*PROMPTS.living()).with_for_update()
+        change = PROMPTS.changing(*self._columns)  # anew: SQLAlchemy keeps what it returns from the first look
         if not writes_in_parts(dialect):
-            first = CompiledStatement(_paid(before.subquery("before")), dialect, None)
-            return CompiledPair(first, self._change, dialect)
-        part = before.cte("before")
-        change = self._change.where(prompts.c.id == part.c.id).add_cte(_paid(part).cte("paid"))
-        return CompiledStatement(change, dialect, None)
+            first = CompiledStatement(_paid(before.subquery("before"), _COST), dialect, None)
+            return CompiledPair(first, change, dialect)
+        # The agent by what has become of the prompt: a trigger of another program may have kept it as it is.
+        was = before.cte("before")
+        change = change.where(prompts.c.id == was.c.id)
+        done = change.returning(was.c.agent_id, was.c.cost_usd, prompts.c.cost_usd.label("new_cost")).cte("done")
+        paid = _paid(done, func.coalesce(done.c.new_cost, literal_column("0"))).cte("paid")
+        count: Select[Any] = select(literal_column("1", Integer()).label("changed")).select_from(done).add_cte(paid)
+        return CompiledStatement(count, dialect, None, writes=True)
 
 
-def _paid(before: Any) -> Update:
-    """The agent's cost, moved as far as the prompt's is about to."""
-    cost = bindparam("new_cost_usd", type_=prompts.c.cost_usd.type)
+_COST = bindparam("new_cost_usd", type_=prompts.c.cost_usd.type)
+
+
+def _paid(before: Any, cost: ColumnElement[Any]) -> Update:
+    """The agent's cost, moved as far as the prompt's is."""
     moment = bindparam("new_updated_at", type_=agents.c.updated_at.type)
     changes = {
         "cost_usd": moved(agents.c.cost_usd, cost, before.c.cost_usd),
@@ -137,7 +157,8 @@ class CompletionOperations(CreationOperations):
     async def append_prompt_response(self, prompt_id: str, text: str) -> bool:
         """Append a piece of text to the response of a prompt, in one statement: for streams.
 
-        The status stays as it is.
+        The status stays as it is. Repeated, the text is there twice: after ``ConnectionLostError`` it is
+        ``complete_prompt`` with the whole that puts it right.
 
         Args:
             prompt_id: Its id.

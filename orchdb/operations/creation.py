@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from orchdb.errors import DuplicateError, InvalidValueError
-from orchdb.executor import Executor, failures_reported
+from orchdb.driver_errors import is_conflict
+from orchdb.errors import DuplicateError, InvalidValueError, OperationError
+from orchdb.executor import Executor, TransactionExecutor, failures_reported
+from orchdb.operations.arguments import checked_flag
+from orchdb.operations.in_turn import in_turn, not_for_long
 from orchdb.operations.table_operations import TableOperations
 from orchdb.operations.table_statements import TableStatements
 from orchdb.rows import Time
@@ -20,7 +23,7 @@ from orchdb.schema.values import canonical_id, moment, new_id, now
 Values = Mapping[str, Any]
 _KEYS_AT_A_TIME = 200
 _TRIES = 5
-"""Of a bulk that rows of other programs, committed in between, have come before."""
+"""Of a bulk that rows of others have come before, or that was in a deadlock with another one of the same rows."""
 
 
 def new_row_id(operation: str, table: str, row_id: object) -> str:
@@ -61,6 +64,27 @@ def time_of_creation(operation: str, table: str, created_at: Time | None) -> dat
         return now()
     with failures_reported(operation, table):
         return moment(created_at, f"{table}.created_at") or now()
+
+
+def may_exist(operation: str, table: str, exist_ok: bool) -> bool:
+    """Tell whether a row that is there is as good as a new one.
+
+    Args:
+        operation: The public method, for the error.
+        table: The table, for the error.
+        exist_ok: What a caller gave.
+
+    Returns:
+        The same.
+
+    Raises:
+        InvalidValueError: It is neither true nor false.
+    """
+    if exist_ok is True or exist_ok is False:
+        return exist_ok
+    with failures_reported(operation, table):
+        checked_flag("exist_ok", exist_ok)
+    return False
 
 
 def rows_of_items(items: Iterable[Values], row_of: Callable[[Values], dict[str, Any]]) -> list[dict[str, Any]]:
@@ -159,9 +183,13 @@ class CreationOperations(TableOperations):
         while True:
             try:
                 async with self._executor.transaction() as tx:
+                    if tries > 1:  # not at once: most bulks have no row in common
+                        await tx.execute(operation, in_turn(statements.table), {})
+                    elif not isinstance(self._executor, TransactionExecutor):  # else it would hold for the whole block
+                        await tx.execute(operation, not_for_long(statements.table), {})
                     return await _insert_missing(tx, operation, statements, names, rows, column)
-            except DuplicateError as error:
-                if error.column != column or tries == _TRIES:
+            except (DuplicateError, OperationError) as error:
+                if tries == _TRIES or not (is_conflict(error, waited=tries > 1) or error.column == column):
                     raise
             tries += 1
 

@@ -169,9 +169,14 @@ class Leases:
             raise
         finally:
             if keeps:
-                self._owed[end.agent_id] = lease, end
+                self.owe(lease, end)
             else:
                 self.let_go(lease, end.agent_id)
+
+    def owe(self, lease: Lease, end: End) -> None:
+        """Write the end of a run with the next renewal."""
+        self._owed[end.agent_id] = lease, end
+        self._schedule()
 
     def in_background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
         """Begin something that nobody need wait for; ``close()`` does."""
@@ -235,7 +240,7 @@ class Leases:
         known, started = [*self._leases.values()], steady()
         values = {"owner": self._owner, "renewed_at": now()}
         there = {lease.id for lease in known}
-        if await self._database.execute(_OPERATION, _RENEW, values) < len(known):
+        if await self._database.execute_beside(_OPERATION, _RENEW, values) < len(known):
             there = {row["id"] for row in await self._database.fetch_newest(_OPERATION, _THERE, values)}
         for lease in known:
             if lease.id in there:

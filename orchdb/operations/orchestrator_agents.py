@@ -7,7 +7,7 @@ from typing import Any, Unpack
 from uuid import UUID
 
 from orchdb.operations.arguments import checked_names
-from orchdb.operations.creation import CreationOperations, new_row_id, time_of_creation
+from orchdb.operations.creation import CreationOperations, may_exist, new_row_id, time_of_creation
 from orchdb.operations.page import Page
 from orchdb.operations.table_statements import TableStatements
 from orchdb.rows import JsonObject, OneOrSeveral, OrchestratorAgentChanges, OrchestratorAgentRow, Time
@@ -71,7 +71,7 @@ class OrchestratorAgentOperations(CreationOperations):
         row_id = new_row_id("create_orchestrator_agent", _TABLE.table.name, id)
         moment = time_of_creation("create_orchestrator_agent", _TABLE.table.name, created_at)
         values = _new_definition(row_id, moment, name, description, agent_type, capabilities, default_model, metadata)
-        if exist_ok:
+        if may_exist("create_orchestrator_agent", _TABLE.table.name, exist_ok):
             await self._insert_unless("create_orchestrator_agent", _TABLE, _NAMES, values, "id")
         else:
             await self._executor.insert("create_orchestrator_agent", _INSERT, values)

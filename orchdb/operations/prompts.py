@@ -10,7 +10,7 @@ from uuid import UUID
 from orchdb.operations.agents import status_times
 from orchdb.operations.arguments import checked_items, checked_names
 from orchdb.operations.completion import PROMPTS, CompletionOperations
-from orchdb.operations.creation import new_row_id, rows_of_items, time_of_creation
+from orchdb.operations.creation import may_exist, new_row_id, rows_of_items, time_of_creation
 from orchdb.operations.page import Page
 from orchdb.rows import (
     ENDED_STATUSES,
@@ -132,7 +132,7 @@ class PromptOperations(CompletionOperations):
             "deleted_at": deleted_at,
         }
         names = _names(values)
-        if exist_ok:
+        if may_exist("create_prompt", _TABLE.table.name, exist_ok):
             await self._insert_unless("create_prompt", _TABLE, names, values, "id")
         else:
             await self._executor.insert("create_prompt", _TABLE.insert(names), values)
@@ -159,7 +159,7 @@ class PromptOperations(CompletionOperations):
         items = checked_items("create_prompts", prompts, required, allowed)
         rows = rows_of_items(items, _new_prompt)
         names = _NAMES if any(_names(row) is _NAMES for row in rows) else _FEW
-        if exist_ok:
+        if may_exist("create_prompts", _TABLE.table.name, exist_ok):
             return await self._insert_many_unless("create_prompts", _TABLE, names, rows, "id")
         await self._executor.insert_many("create_prompts", _TABLE.insert(names), rows)
         return [row["id"] for row in rows]

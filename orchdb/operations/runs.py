@@ -15,7 +15,7 @@ from uuid import UUID
 from orchdb.blocks import in_a_generator
 from orchdb.concurrency import shielded
 from orchdb.database import Database
-from orchdb.errors import InvalidValueError, MissingParentError, OrchdbError
+from orchdb.errors import ConnectionLostError, InvalidValueError, MissingParentError, OrchdbError
 from orchdb.executor import failures_reported
 from orchdb.operations import Operations
 from orchdb.operations.leases import Lease, Leases
@@ -204,6 +204,9 @@ class _Block(AbstractAsyncContextManager[AgentRun, None]):
         self._leases.hold(lease, values["id"])
         try:
             await self._database.insert("agent_run", _INSERT, {**values, "lease_id": lease.id})
+        except ConnectionLostError:  # it may be there, and nobody would ever end it
+            self._leases.owe(lease, End(values["id"], lease.id, "cancelled"))
+            raise
         except BaseException:
             self._leases.let_go(lease, values["id"])
             raise

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from orchdb.cursors import AnyRow, cursor_behind, position
 from orchdb.errors import InvalidValueError
 from orchdb.executor import Executor, failures_reported
-from orchdb.operations.arguments import checked_number
+from orchdb.operations.arguments import checked_flag, checked_number
 from orchdb.operations.filters import Shape, checked_filters, with_branches, without_branches
 from orchdb.operations.in_turn import in_turn
 from orchdb.operations.log_numbers import Numbers, runs
@@ -113,6 +113,8 @@ class TableOperations(ABC):
         with failures_reported(operation, statements.table.name):
             checked_number("limit", page.limit)
             checked_number("offset", page.offset)
+            checked_flag("newest_first", page.newest_first)
+            checked_flag("include_deleted", page.include_deleted)
             shape, values = _asked(statements, filters, scope)
             if page.after is not None:
                 values |= position(page.after, statements.table.name)

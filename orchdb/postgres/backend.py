@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -16,7 +17,7 @@ from orchdb.backend import Backend, BackendTransaction, HighWatermark, Statement
 from orchdb.clocks import pause
 from orchdb.concurrency import shielded, until_free
 from orchdb.connections import SharedConnection
-from orchdb.driver_errors import sqlstate
+from orchdb.driver_errors import CONFLICTS, sqlstate
 from orchdb.errors import OperationError
 from orchdb.postgres import high_watermarks
 from orchdb.postgres.connecting import Endings, connect, open_driver_connection
@@ -32,8 +33,7 @@ from orchdb.statements import CompiledStatement, Parameters
 
 TRIES = 4
 RETRY_SECONDS = (0.005, 0.05)
-# Rolled back for certain: a conflict, a deadlock, and a plan or a prepared statement that the server no longer has.
-_TRY_AGAIN = frozenset({"40001", "40P01"})
+# Rolled back for certain: a plan or a prepared statement that the server no longer has.
 _TRY_ON_ANOTHER = frozenset({"0A000", "26000"})
 
 
@@ -188,11 +188,17 @@ class PostgresBackend(Backend):
         if not self._pool.all_taken():
             return await self._begin_on(self.read_newest, table)
         # Those who have them may be about to commit, and wait for this.
+        async with self._beside() as conn:
+            return await self._begin_on(conn.run, table)
+
+    @asynccontextmanager
+    async def _beside(self) -> AsyncGenerator[DriverConnection]:
+        """A connection that is none of the pool's."""
         engine = self._settings.engine(1)
         try:
             conn = await open_driver_connection(self._settings, engine, self._endings)
             try:
-                return await self._begin_on(conn.run, table)
+                yield conn
             finally:
                 await shielded(conn.connection.close())
         finally:
@@ -251,6 +257,13 @@ class PostgresBackend(Backend):
                 await pause(tries * random.uniform(*RETRY_SECONDS))  # noqa: S311  # a pause, not a secret
             tries += 1
 
+    async def write_beside(self, compiled: CompiledStatement, parameters: Parameters) -> StatementResult:
+        if self._pool.all_taken():
+            with suppress(OperationError):  # none is to be had: then in turn
+                async with self._beside() as conn:
+                    return await conn.run(compiled, parameters)
+        return await self._write(compiled, parameters)
+
     async def _catch_up(self, compiled: CompiledStatement) -> None:
         conn = await self._pool.acquire()
         try:
@@ -264,9 +277,11 @@ class PostgresBackend(Backend):
             try:
                 return await self._write_many(compiled, parameters)
             except Exception as error:
-                if tries == TRIES or not is_behind(compiled, error):
+                behind = is_behind(compiled, error)
+                if tries == TRIES or not (behind or sqlstate(error) in CONFLICTS):
                     raise
-            await self._catch_up(compiled)
+            if behind:
+                await self._catch_up(compiled)
             tries += 1
 
     async def _write_many(self, compiled: CompiledStatement, parameters: Sequence[Parameters]) -> list[int]:
@@ -302,4 +317,4 @@ def _is_busy(error: Exception) -> bool:
 
 def _again(conn: DriverConnection, error: Exception, *, reads: bool) -> bool:
     code = sqlstate(error)
-    return code in _TRY_AGAIN or code in _TRY_ON_ANOTHER or (reads and conn.closed())
+    return code in CONFLICTS or code in _TRY_ON_ANOTHER or (reads and conn.closed())

@@ -59,28 +59,42 @@ class Failure:
 
 
 def attempt(job: Job, connection: SqliteConnection, *, alone: bool = False) -> Any:
-    """The result of the job or its failure; a job of several statements is undone as a whole.
+    """The result of the job or its failure; a job of many statements is undone as a whole.
 
     Args:
         job: What to run.
         connection: Where to run it.
-        alone: Whether a job of several statements has a transaction for itself, which the caller rolls back.
+        alone: Whether a job of many statements has a transaction for itself, which the caller rolls back.
     """
     try:
-        if not (job.is_bulk or job.is_several) or alone:
+        if not job.is_bulk or alone:
             return job(connection)
-        connection.execute("SAVEPOINT bulk")
-        try:
-            result = job(connection)
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK TO bulk")
-                connection.execute("RELEASE bulk")
-            raise
-        connection.execute("RELEASE bulk")
+        with Savepoint(connection):
+            return job(connection)
     except Exception as error:
         return Failure(error)
-    return result
+
+
+class Savepoint:
+    """A block whose statements are undone together if it fails."""
+
+    def __init__(self, connection: SqliteConnection) -> None:
+        self._connection = connection
+
+    def undo(self) -> None:
+        """Undo what the block has done so far."""
+        self._connection.execute("ROLLBACK TO several")
+
+    def __enter__(self) -> Savepoint:
+        self._connection.execute("SAVEPOINT several")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            if not self._connection.in_transaction:
+                return
+            self.undo()
+        self._connection.execute("RELEASE several")
 
 
 class OneStatement(Job):
@@ -177,8 +191,12 @@ class TwoStatements(Job):
         self.first, self.second = parameters
 
     def __call__(self, connection: SqliteConnection) -> StatementResult:
-        OneStatement(self._pair.first, self.first)(connection)
-        return OneStatement(self._pair, self.second)(connection)
+        with Savepoint(connection) as savepoint:
+            OneStatement(self._pair.first, self.first)(connection)
+            result = OneStatement(self._pair, self.second)(connection)
+            if not result.rowcount:  # a trigger of another program may have skipped the row
+                savepoint.undo()
+        return result
 
     def run_merged(self, jobs: Sequence[TwoStatements], connection: SqliteConnection) -> list[StatementResult] | None:
         triggers, pair = connection.foreign_triggers, self._pair

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -154,3 +156,47 @@ async def test_of_10000_appends_of_processes_that_are_killed_each_repeated_one_i
         write = writer(db, agent)
         numbers = [number for first in range(0, LINES, 10) for number in await write(first)]
     await assert_there_once(target, numbers)
+
+
+@on_postgres
+async def test_of_completions_whose_connections_are_killed_each_repeated_one_is_counted_once(target: Target) -> None:
+    plain = make_url(target.url).set(drivername="postgresql").render_as_string(hide_password=False)
+    randomness = random.Random(4)
+    costs = (0.1, 0.2, 0.3, 1e-9, 123.456789012)
+
+    async def until_done(call: Callable[[], Awaitable[Any]]) -> Any:
+        while True:
+            try:
+                return await call()
+            except OperationError:
+                await asyncio.sleep(0.01)
+
+    with psycopg.connect(plain, autocommit=True) as administrator:
+        watched = Watched(administrator)
+        async with DatabaseManager(target.url) as db:
+            agents = [await an_agent(db) for _ in range(3)]
+            left = [*range(100)]
+
+            async def work() -> None:
+                while left:
+                    number = left.pop()
+                    new = partial(db.create_prompt, agents[number % 3], "command", "x", id=str(UUID(int=number)))
+                    prompt = await until_done(partial(new, exist_ok=True))
+                    for cost in randomness.choices(costs, k=3):
+                        assert await until_done(partial(db.complete_prompt, prompt, "done", cost_usd=cost))
+
+            working = asyncio.gather(*(work() for _ in range(WORKERS)))
+            killed = 0
+            while not working.done():
+                killed += await asyncio.to_thread(watched.end_all)
+                await asyncio.sleep(randomness.uniform(0.02, 0.05))
+            await working
+    assert killed > 20
+    async with DatabaseManager(target.url) as db:
+        for agent in agents:
+            row = await db.get_agent(agent)
+            assert row is not None
+            prompts = await db.list_prompts(agent)
+            assert {prompt["status"] for prompt in prompts} == {"completed"}
+            nano_dollars = sum(round((prompt["cost_usd"] or 0) * 10**9) for prompt in prompts)
+            assert round((row["cost_usd"] or 0) * 10**9) == nano_dollars

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
 
 import pytest
 
-from orchdb import DatabaseManager, InvalidValueError, PromptRow
+from orchdb import DatabaseManager, InvalidValueError, MissingParentError, PromptRow
 from orchdb.schema.values import MAX_BYTES
 from tests.conftest import Target
 from tests.support.databases import NO_ROW, ONE_FORM, call, dump, run_elsewhere
@@ -162,6 +164,18 @@ async def test_a_completion_belongs_to_its_block(db: DatabaseManager, agent_id: 
     assert await cost_of(db, agent_id) == 0.75
 
 
+async def test_a_completion_stays_when_a_later_call_of_its_block_fails(
+    db: DatabaseManager, agent_id: str, prompt_id: str
+) -> None:
+    async with db.transaction() as tx:
+        with pytest.raises(MissingParentError):
+            await tx.create_agent_log(NO_ROW, "INFO", "error", "refused")
+        await tx.complete_prompt(prompt_id, cost_usd=0.5)
+        with pytest.raises(MissingParentError):
+            await tx.create_agent_log(NO_ROW, "INFO", "error", "refused")
+    assert [await cost_of(db, agent_id), (await found(db, prompt_id))["cost_usd"]] == [0.5, 0.5]
+
+
 def nano(dollars: float | None) -> int:
     """The whole number of nano-dollars, which it is."""
     exact = Fraction(dollars or 0.0) * 10**9
@@ -211,17 +225,27 @@ async def test_costs_that_no_column_could_hold_together_leave_the_agent_as_it_is
     assert await cost_of(db, agent_id) == 1.7e308
 
 
+@contextmanager
+def trigger(target: Target, sqlite: str, postgres: str) -> Iterator[None]:
+    """A trigger of another program's, grim, before prompts are changed: the statement, or what its function does."""
+    function = f"CREATE FUNCTION grim() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {postgres} END$$"
+    made = "CREATE TRIGGER grim BEFORE UPDATE ON prompts FOR EACH ROW EXECUTE FUNCTION grim()"
+    on_sqlite = target.engine == "sqlite"
+    run_elsewhere(target.url, *([sqlite] if on_sqlite else [function, made]))
+    try:
+        yield
+    finally:
+        run_elsewhere(target.url, "DROP TRIGGER grim" if on_sqlite else "DROP FUNCTION grim() CASCADE")
+
+
 async def test_a_trigger_that_refuses_the_prompt_keeps_the_cost_from_the_agent(
     db: DatabaseManager, target: Target, agent_id: str, prompt_id: str
 ) -> None:
-    statements = ["CREATE TRIGGER grim BEFORE UPDATE ON prompts BEGIN SELECT RAISE(ABORT, 'never'); END"]
-    if target.engine != "sqlite":
-        statements = [
-            "CREATE FUNCTION grim() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'never'; END$$",
-            "CREATE TRIGGER grim BEFORE UPDATE ON prompts FOR EACH ROW EXECUTE FUNCTION grim()",
-        ]
-    run_elsewhere(target.url, *statements)
-    try:
+    with trigger(
+        target,
+        "CREATE TRIGGER grim BEFORE UPDATE ON prompts BEGIN SELECT RAISE(ABORT, 'never'); END",
+        "RAISE EXCEPTION 'never';",
+    ):
         before = await dump(db)
         failures = await asyncio.gather(
             *(db.complete_prompt(prompt_id, cost_usd=0.5) for _ in range(3)),
@@ -233,9 +257,40 @@ async def test_a_trigger_that_refuses_the_prompt_keeps_the_cost_from_the_agent(
         after = await dump(db)
         assert after["prompts"] == before["prompts"]
         assert after["agents"][0]["cost_usd"] == 0.0
-    finally:
-        dropped = "DROP TRIGGER grim" if target.engine == "sqlite" else "DROP FUNCTION grim() CASCADE"
-        run_elsewhere(target.url, dropped)
+
+
+async def test_what_a_trigger_keeps_from_the_prompt_it_keeps_from_the_agent(
+    db: DatabaseManager, target: Target, agent_id: str, prompt_id: str
+) -> None:
+    others = await db.create_prompts([{"agent_id": agent_id, "prompt_type": "adw", "prompt_text": "x"}] * 3)
+    refuses = f"OLD.id = '{prompt_id}'"
+    with trigger(
+        target,
+        f"CREATE TRIGGER grim BEFORE UPDATE ON prompts WHEN {refuses} BEGIN SELECT RAISE(IGNORE); END",
+        f"IF {refuses} THEN RETURN NULL; END IF; RETURN NEW;",
+    ):
+        before = await dump(db)
+        assert await db.complete_prompt(prompt_id, cost_usd=0.5) is False
+        assert await dump(db) == before
+        ids = [prompt_id, *others]
+        done = await asyncio.gather(*(db.complete_prompt(each, cost_usd=0.5) for each in ids))
+        assert done == [False, True, True, True]
+        async with db.transaction() as tx:
+            assert await tx.complete_prompt(prompt_id, cost_usd=0.5) is False
+            assert await tx.complete_prompt(others[0], cost_usd=0.75) is True
+        assert await cost_of(db, agent_id) == 1.75
+        assert (await found(db, prompt_id))["cost_usd"] == 0.0
+
+
+async def test_a_cost_that_a_trigger_changes_on_its_way_reaches_the_agent_as_it_is_stored(
+    db: DatabaseManager, target: Target, agent_id: str, prompt_id: str
+) -> None:
+    if target.engine == "sqlite":
+        pytest.skip("no trigger of SQLite's can change a value on its way")
+    with trigger(target, "", "NEW.cost_usd = least(NEW.cost_usd, 0.25); RETURN NEW;"):
+        for _ in range(2):
+            assert await db.complete_prompt(prompt_id, cost_usd=0.5) is True
+    assert [await cost_of(db, agent_id), (await found(db, prompt_id))["cost_usd"]] == [0.25, 0.25]
 
 
 async def test_a_stream_is_appended_piece_by_piece(db: DatabaseManager, prompt_id: str) -> None:

@@ -89,6 +89,17 @@ async def test_a_second_creation_with_an_id_is_refused_or_changes_nothing(
     assert await dump(db) == before
 
 
+@pytest.mark.parametrize("operation", NAMES)
+async def test_whether_a_row_may_exist_is_said_by_true_or_false(
+    db: DatabaseManager, definition: str, agent_id: str, operation: str
+) -> None:
+    _, arguments = creations(definition, agent_id)[operation]
+    for wrong in ("no", 1):
+        with pytest.raises(InvalidValueError) as caught:
+            await call(db, operation, *arguments, id=ID, exist_ok=wrong)
+        assert (caught.value.column, caught.value.operation) == ("exist_ok", operation)
+
+
 async def test_only_the_same_id_is_forgiven(db: DatabaseManager) -> None:
     await db.create_orchestrator_agent("sentry")
     with pytest.raises(DuplicateError) as caught:

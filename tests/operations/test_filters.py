@@ -231,6 +231,8 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
     ("list_agents", {"status": [*"abcdefghijklmnopqrstuvwxyz"]}, "status", "agents.status[0]: must be one of"),
     ("list_agents", {"parent_agent_id": [None]}, "parent_agent_id", "agents.parent_agent_id[0]: must not be None"),
     ("list_agents", {"root": "no"}, "root", "root: must be True or False"),
+    ("list_agents", {"include_deleted": "no"}, "include_deleted", "include_deleted: must be True or False"),
+    ("list_prompts", {"newest_first": "no"}, "newest_first", "newest_first: must be True or False"),
     ("list_prompts", {"session_id": ["s", "nul\0"]}, "session_id", "agents.session_id[1]: holds a NUL"),
     ("list_prompts", {"model_used": [None]}, "model_used", "prompts.model_used[0]: must not be None"),
     ("list_prompts", {"prompt_type": ["adw", ""]}, "prompt_type", "prompts.prompt_type[1]: must not be empty"),

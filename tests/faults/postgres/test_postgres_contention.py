@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy import URL
 
-from orchdb import DatabaseManager, OperationError
+from orchdb import DatabaseManager, NewAgentLog, OperationError
 from tests.support.faults import Child, seen
 from tests.support.postgres_sessions import plain
 
@@ -137,3 +137,27 @@ async def test_transactions_that_cross_20_times_lose_nothing_when_the_caller_tri
         assert len(errors) >= 20
         assert {error.code for error in errors} == {"40P01"}
         assert [row["cost_usd"] for row in await one.list_agents()] == [40, 40]
+
+
+async def test_a_bulk_that_meets_another_one_of_the_same_lines_in_another_order_has_them_once(url: URL) -> None:
+    async with DatabaseManager(url) as db:
+        agent = await db.create_agent(await db.get_or_create_orchestrator_agent("scout"), "session")
+        lines: list[NewAgentLog] = [
+            {"agent_id": agent, "log_level": "INFO", "log_type": "error", "message": event, "event_id": event}
+            for event in ("first", "last")
+        ]
+        insert = "INSERT INTO agent_logs (agent_id, log_type, message, event_id) VALUES (%s, 'error', 'theirs', %s)"
+        with psycopg.connect(plain(url)) as other:
+            other.execute(insert, [agent, "last"])
+            writing = asyncio.create_task(db.create_agent_logs(lines))
+            with psycopg.connect(plain(url), autocommit=True) as looking:
+                waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
+                while looking.execute(waits, [url.database]).fetchone() != (1,):
+                    await asyncio.sleep(0.01)
+            await asyncio.to_thread(other.execute, insert, [agent, "first"])
+            other.commit()
+            numbers = await writing
+        found = await db.get_agent_logs(agent)
+        assert {row["event_id"]: (row["id"], row["message"]) for row in found} == {
+            event: (number, "theirs") for event, number in zip(("first", "last"), numbers, strict=True)
+        }

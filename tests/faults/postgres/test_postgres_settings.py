@@ -19,6 +19,7 @@ WRITING = {
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
     "idle_in_transaction_session_timeout": "1min",
+    "jit": "off",
     "lock_timeout": "7s",
     "statement_timeout": "12s",
     "synchronous_commit": "on",
