@@ -179,17 +179,19 @@ class CreationOperations(TableOperations):
         """
         await self._executor.check_many(operation, statements.insert(names), rows)
         rows = [{**row, column: _plain(row[column]), "created_at": _aware(row["created_at"])} for row in rows]
+        # In a block it would hold the turn, and hurry, until that ends.
+        alone = not isinstance(self._executor, TransactionExecutor)
         tries = 1
         while True:
             try:
                 async with self._executor.transaction() as tx:
-                    if tries > 1:  # not at once: most bulks have no row in common
-                        await tx.execute(operation, in_turn(statements.table), {})
-                    elif not isinstance(self._executor, TransactionExecutor):  # else it would hold for the whole block
-                        await tx.execute(operation, not_for_long(statements.table), {})
+                    if alone:  # in turn not at once: most bulks have no row in common
+                        order = not_for_long if tries == 1 else in_turn
+                        await tx.execute(operation, order(statements.table), {})
                     return await _insert_missing(tx, operation, statements, names, rows, column)
             except (DuplicateError, OperationError) as error:
-                if tries == _TRIES or not (is_conflict(error, waited=tries > 1) or error.column == column):
+                again = error.column == column or (alone and is_conflict(error, waited=tries > 1))
+                if tries == _TRIES or not again:
                     raise
             tries += 1
 
