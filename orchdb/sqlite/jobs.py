@@ -12,7 +12,7 @@ from typing import Any
 from orchdb.backend import StatementResult
 from orchdb.driver_errors import sqlite_code
 from orchdb.schema.spellings import decode_text
-from orchdb.sqlite.foreign_triggers import SqliteConnection, trust_known_modules
+from orchdb.sqlite.foreign_triggers import ROLLBACK, SqliteConnection, trust_known_modules
 from orchdb.sqlite.refusals import explained, skipped
 from orchdb.statements import ROWS_AT_ONCE, CompiledPair, CompiledStatement, Parameters, all_rows
 
@@ -42,6 +42,10 @@ class Job(ABC):
     def __call__(self, connection: SqliteConnection) -> Any:
         """Run it; the result is the caller's."""
 
+    def run_alone(self, connection: SqliteConnection) -> Any:
+        """The same in a transaction for itself, which the caller rolls back if it fails."""
+        return self(connection)
+
     def run_merged(self, jobs: Sequence[Any], connection: SqliteConnection) -> list[Any] | None:
         """The results of jobs with one ``merge_key``; ``None`` if it cannot be told what each of them gave."""
         return None
@@ -64,10 +68,12 @@ def attempt(job: Job, connection: SqliteConnection, *, alone: bool = False) -> A
     Args:
         job: What to run.
         connection: Where to run it.
-        alone: Whether a job of many statements has a transaction for itself, which the caller rolls back.
+        alone: Whether it has a transaction for itself, which the caller rolls back.
     """
     try:
-        if not job.is_bulk or alone:
+        if alone:
+            return job.run_alone(connection)
+        if not job.is_bulk:
             return job(connection)
         with Savepoint(connection):
             return job(connection)
@@ -192,11 +198,21 @@ class TwoStatements(Job):
 
     def __call__(self, connection: SqliteConnection) -> StatementResult:
         with Savepoint(connection) as savepoint:
-            OneStatement(self._pair.first, self.first)(connection)
-            result = OneStatement(self._pair, self.second)(connection)
-            if not result.rowcount:  # a trigger of another program may have skipped the row
+            result = self._both(connection)
+            if not result.rowcount:
                 savepoint.undo()
         return result
+
+    def run_alone(self, connection: SqliteConnection) -> StatementResult:
+        result = self._both(connection)
+        if not result.rowcount:
+            connection.execute(ROLLBACK)
+        return result
+
+    def _both(self, connection: SqliteConnection) -> StatementResult:
+        """Run both; the first has to be undone if the second finds no row, which a foreign trigger may have skipped."""
+        OneStatement(self._pair.first, self.first)(connection)
+        return OneStatement(self._pair, self.second)(connection)
 
     def run_merged(self, jobs: Sequence[TwoStatements], connection: SqliteConnection) -> list[StatementResult] | None:
         triggers, pair = connection.foreign_triggers, self._pair
