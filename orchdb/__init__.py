@@ -21,6 +21,7 @@ from orchdb.errors import (
 )
 from orchdb.manager import DatabaseManager, Transaction
 from orchdb.operations.runs import AgentRun
+from orchdb.operations.usage_rows import AgentNode, UsageKey, UsageRow
 from orchdb.rows import (
     AGENT_STATUSES,
     KNOWN_AGENT_TYPES,
@@ -59,6 +60,7 @@ __all__ = [
     "PROMPT_STATUSES",
     "AgentChanges",
     "AgentLogRow",
+    "AgentNode",
     "AgentRow",
     "AgentRun",
     "AgentStatus",
@@ -85,5 +87,7 @@ __all__ = [
     "SchemaOutOfDateError",
     "SystemLogRow",
     "Transaction",
+    "UsageKey",
+    "UsageRow",
     "cursor_of",
 ]
