@@ -89,7 +89,7 @@ class UsageOperations(TableOperations):
         return grouped(rows, keys, zone, percentiles=bool(percentiles), limit=limit)
 
     async def agent_tree(
-        self, *, session_id: str | None = None, agent_id: str | None = None, include_deleted: bool = False
+        self, session_id: str | None = None, agent_id: str | None = None, *, include_deleted: bool = False
     ) -> list[AgentNode]:
         """Get the agents of a session, or one and all below it, as a tree with what each has used.
 

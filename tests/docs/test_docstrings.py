@@ -21,7 +21,10 @@ from orchdb import AgentChanges, AgentRun, DatabaseManager, OrchestratorAgentCha
 from orchdb.cli import main
 from orchdb.cli.application import COMMANDS
 
-INTERNAL = ("arguments", "in_turn", "leases", "log_numbers", "page", "reaping", "run_ends", "table_statements")
+INTERNAL = (
+    *("agent_trees", "arguments", "in_turn", "leases", "log_numbers", "page", "reaping", "run_ends", "table_statements"),
+    *("usage_statements", "usage_totals"),
+)
 """Of the operations: what they share, and callers never see."""
 MODULES: tuple[ModuleType, ...] = (
     *(importlib.import_module(f"orchdb.{name}") for name in ("cursors", "errors", "manager", "models", "rows")),
