@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from orchdb.operations.usage_rows import AgentNode
-from orchdb.operations.usage_totals import Totals
-from orchdb.rows import COLUMNS_OF
+from orchdb.operations.usage_totals import OF_TREES, Totals
+from orchdb.rows import AgentRow
 
-_COLUMNS = tuple(COLUMNS_OF["agents"])
+_COLUMNS = (*AgentRow.__annotations__, "definition_name")
 
 
 def nested(rows: Sequence[Mapping[str, Any]], top: str | None, *, include_deleted: bool) -> list[AgentNode]:
@@ -28,20 +28,18 @@ def nested(rows: Sequence[Mapping[str, Any]], top: str | None, *, include_delete
         parent = above[row["id"]]
         shown[row["id"]] = shown[parent] if parent in hidden else parent
     nodes = {row["id"]: _node(row) for row in ordered if row["id"] not in hidden}
-    totals = {row["id"]: _totals(row) for row in ordered if row["id"] not in hidden}
+    totals = {row["id"]: Totals(row, OF_TREES) for row in ordered if row["id"] not in hidden}
     roots: list[AgentNode] = []
     for key, node in nodes.items():
         parent = shown[key]
         node["usage"] = totals[key].row({})
         (roots if parent is None else nodes[parent]["children"]).append(node)
-    for row in reversed(_downwards(ordered, above)):
-        key = row["id"]
-        if key in hidden:
-            continue
-        nodes[key]["subtree_usage"] = totals[key].row({})
-        parent = shown[key]
-        if parent is not None:
-            totals[parent].add(totals[key])
+    for key in reversed(shown):
+        if key not in hidden:
+            node, parent = nodes[key], shown[key]
+            node["subtree_usage"] = totals[key].row({}) if node["children"] else node["usage"].copy()
+            if parent is not None:
+                totals[parent].add(totals[key])
     return roots
 
 
@@ -79,13 +77,6 @@ def _downwards(ordered: Sequence[Mapping[str, Any]], above: Mapping[str, str | N
 
 
 def _node(row: Mapping[str, Any]) -> AgentNode:
-    node: dict[str, Any] = {name: value for name, value in row.items() if name in _COLUMNS}
-    node["definition_name"] = row["definition_name"]
+    node: dict[str, Any] = {name: row[name] for name in _COLUMNS}
     node |= {"usage": None, "subtree_usage": None, "children": []}
     return cast(AgentNode, node)
-
-
-def _totals(row: Mapping[str, Any]) -> Totals:
-    totals = Totals()
-    totals.add_row(row, "sum_")
-    return totals

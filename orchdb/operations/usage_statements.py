@@ -30,7 +30,7 @@ from sqlalchemy import (
 
 from orchdb.operations.filters import Shape
 from orchdb.operations.list_statements import ListStatements
-from orchdb.schema.sums import Width, nano_dollars, stretch_of
+from orchdb.schema.sums import Width, nano_dollars, stretch_of, unordered
 from orchdb.schema.tables import agents, orchestrator_agents, prompts
 from orchdb.statements import Statement
 
@@ -168,7 +168,12 @@ def _by_agent(scope: Scope, columns: tuple[Any, ...], *, per_agent: bool = True)
         fits.append(prompts.c.agent_id.in_(_chosen(scope)))
     elif not per_agent and not scope.include_deleted:
         fits.append(prompts.c.agent_id.not_in(select(agents.c.id).where(agents.c.deleted_at.is_not(None))))
-    return select(*keys, *_figures()).where(*fits).group_by(*(_expression(key) for key in keys))
+    return select(*keys, *_figures()).where(*fits).group_by(*(_told_apart(key) for key in keys))
+
+
+def _told_apart(key: Any) -> Any:
+    expression = _expression(key)
+    return unordered(expression) if expression is prompts.c.model_used else expression
 
 
 def _expression(key: Any) -> Any:
@@ -279,7 +284,7 @@ def _extra(width: Width | None, by_latency: bool) -> tuple[str, ...]:
 
 def _beyond_prompts(keys: tuple[str, ...], scope: Scope, width: Width | None, by_latency: bool) -> Select[Any]:
     """What agents carry beyond all their prompts: at the time when they were created, and of no model."""
-    sums = _by_agent(scope._replace(bounds=()), ()).subquery("all_sums")
+    sums = _costs_by_agent(scope).subquery("costs")
     columns: list[Any] = []
     for key in keys:
         of_agent = AGENT_KEYS.get(key)
@@ -292,9 +297,24 @@ def _beyond_prompts(keys: tuple[str, ...], scope: Scope, width: Width | None, by
     figures = [_none_of(name) for name in FIGURES]
     core = select(*columns, *figures, _whole(func.sum(beyond)).label("unattributed"))
     core = core.select_from(agents.outerjoin(sums, sums.c.agent_id == agents.c.id))
-    core = core.where(*_agents_in(scope), *_agents.fits(Shape(), scope.bounds, include_deleted=True))
+    core = core.where(*_agents_in(scope), *_created_in(scope))
     grouped = [_expression(column) for key, column in zip((*keys, "stretch"), columns, strict=False) if _groups(key)]
     return core.where(beyond > literal_column("0")).group_by(*grouped)
+
+
+def _costs_by_agent(scope: Scope) -> Select[Any]:
+    """What all prompts of each agent cost, whenever that was."""
+    fits = _prompts.fits(Shape(), include_deleted=scope.include_deleted)
+    if _is_narrow(scope):
+        fits.append(prompts.c.agent_id.in_(_chosen(scope)))
+    elif scope.bounds:
+        fits.append(prompts.c.agent_id.in_(select(agents.c.id).where(*_created_in(scope))))
+    nanos = _whole(func.sum(nano_dollars(prompts.c.cost_usd))).label("nanos")
+    return select(prompts.c.agent_id, nanos).where(*fits).group_by(prompts.c.agent_id)
+
+
+def _created_in(scope: Scope) -> list[ColumnElement[bool]]:
+    return _agents.fits(Shape(), scope.bounds, include_deleted=True)
 
 
 def _none_of(figure: str) -> Label[Any]:

@@ -7,19 +7,30 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import accumulate
+from operator import add, itemgetter
 from typing import Any, cast
 
 from orchdb.operations.usage_rows import UsageRow
 from orchdb.operations.usage_statements import TIME_KEYS, TOKENS
 
 PERCENTILES = (50, 90, 95, 99)
-_ADDED = ("prompts", "failed", "priced", *TOKENS, "nanos", "latencies", "latency_sum", "unattributed")
+_ADDED = ("prompts", "failed", "priced", *TOKENS, "latencies", "latency_sum", "nanos", "unattributed")
+_REST = ("latency_max", "first_at", "last_at")
+NOTHING: Mapping[str, Any] = dict.fromkeys((*_ADDED, *_REST))
+OF_TREES = "sum_"
+"""What the names of figures begin with, where they stand beside the columns of agents."""
+_numbers = {prefix: itemgetter(*(prefix + name for name in _ADDED)) for prefix in ("", OF_TREES)}
+_others = {prefix: itemgetter(*(prefix + name for name in _REST)) for prefix in ("", OF_TREES)}
 _STRETCH = re.compile(r"(\d{4}-\d\d-\d\d)(?:T(\d\d)(?::(?:([0-3])|(\d\d):\d\d\.\d{6}))?)?", re.ASCII)
 NANO = 1_000_000_000
 
 
 class Totals:
     """What some prompts have used together.
+
+    Args:
+        row: The row of a statement that it begins with.
+        prefix: What the names of its figures begin with.
 
     Attributes:
         numbers: What is added up, in the order of ``_ADDED``.
@@ -31,30 +42,22 @@ class Totals:
 
     __slots__ = ("first_at", "last_at", "latencies", "latency_max", "numbers")
 
-    def __init__(self) -> None:
-        self.numbers = [0] * len(_ADDED)
-        self.latency_max: int | None = None
-        self.first_at: str | None = None
-        self.last_at: str | None = None
-        self.latencies: dict[int, int] = {}
-
-    def add_row(self, row: Mapping[str, Any], prefix: str = "") -> None:
-        """Add a row of a statement."""
-        self.numbers = [number + (row[prefix + name] or 0) for number, name in zip(self.numbers, _ADDED, strict=True)]
-        self._stretch(row[f"{prefix}latency_max"], row[f"{prefix}first_at"], row[f"{prefix}last_at"])
+    def __init__(self, row: Mapping[str, Any] = NOTHING, prefix: str = "") -> None:
+        numbers: Sequence[Any] = _numbers[prefix](row)
+        # An agent without prompts has none of their figures.
+        self.numbers: Sequence[int] = [number or 0 for number in numbers] if None in numbers else numbers
+        self.latency_max, self.first_at, self.last_at = _others[prefix](row)
         latency = row.get("latency")
-        if latency is not None:
-            self.latencies[latency] = self.latencies.get(latency, 0) + row["prompts"]
+        self.latencies: dict[int, int] = {} if latency is None else {latency: row["prompts"]}
 
     def add(self, other: Totals) -> None:
         """Add other ones."""
-        self.numbers = [one + more for one, more in zip(self.numbers, other.numbers, strict=True)]
-        self._stretch(other.latency_max, other.first_at, other.last_at)
-
-    def _stretch(self, latency_max: int | None, first_at: str | None, last_at: str | None) -> None:
-        self.latency_max = _of_both(max, self.latency_max, latency_max)
-        self.first_at = _of_both(min, self.first_at, first_at)
-        self.last_at = _of_both(max, self.last_at, last_at)
+        self.numbers = [*map(add, self.numbers, other.numbers)]
+        self.latency_max = _of_both(max, self.latency_max, other.latency_max)
+        self.first_at = _of_both(min, self.first_at, other.first_at)
+        self.last_at = _of_both(max, self.last_at, other.last_at)
+        for latency, prompts in other.latencies.items():
+            self.latencies[latency] = self.latencies.get(latency, 0) + prompts
 
     def is_empty(self) -> bool:
         """Whether there is neither a prompt nor a cost."""
@@ -62,26 +65,30 @@ class Totals:
 
     def nanos(self) -> int:
         """The cost in nano-dollars."""
-        found = dict(zip(_ADDED, self.numbers, strict=True))
-        return found["nanos"] + found["unattributed"]
+        return self.numbers[-2] + self.numbers[-1]
 
     def row(self, keys: Mapping[str, Any], *, percentiles: bool = False) -> UsageRow:
         """The row that callers see."""
-        found = dict(zip(_ADDED, self.numbers, strict=True))
+        prompts, failed, priced, read, written, cache_read, cache_write, latencies, milliseconds, nanos, beyond = (
+            self.numbers
+        )
         row: dict[str, Any] = {
             **keys,
-            "prompts": found["prompts"],
-            "failed": found["failed"],
-            "unpriced": found["prompts"] - found["priced"],
-            **{name: found[name] for name in TOKENS},
-            "cost_usd": (found["nanos"] + found["unattributed"]) / NANO,
-            "unattributed_usd": found["unattributed"] / NANO,
-            "latency_ms_mean": found["latency_sum"] / found["latencies"] if found["latencies"] else None,
+            "prompts": prompts,
+            "failed": failed,
+            "unpriced": prompts - priced,
+            "tokens_input": read,
+            "tokens_output": written,
+            "tokens_cache_read": cache_read,
+            "tokens_cache_write": cache_write,
+            "cost_usd": (nanos + beyond) / NANO,
+            "unattributed_usd": beyond / NANO,
+            "latency_ms_mean": milliseconds / latencies if latencies else None,
             "latency_ms_max": self.latency_max,
         }
         if percentiles:
             row |= self._percentiles()
-        row |= {"first_at": self.first_at, "last_at": self.last_at}
+        row["first_at"], row["last_at"] = self.first_at, self.last_at
         return cast(UsageRow, row)
 
     def _percentiles(self) -> dict[str, int | None]:
@@ -115,20 +122,18 @@ def grouped(
     """
     groups: dict[tuple[Any, ...], Totals] = {}
     names: dict[str, str | None] = {}
-    local = _Clock(zone)
-    plain = [key for key in keys if key not in TIME_KEYS]
-    by_day, by_hour = ("day" in keys), ("hour" in keys)
+    clock = _Clock(zone)
+    in_time = not {*TIME_KEYS}.isdisjoint(keys)
     for row in rows:
-        told = {key: row[key] for key in plain}
-        if by_day or by_hour:
-            told["day"], told["hour"] = local.of(row["stretch"])
-        group = tuple(told[key] for key in keys)
+        told = clock.with_times(row) if in_time else row
+        group = tuple([told[key] for key in keys])
         totals = groups.get(group)
         if totals is None:
-            totals = groups[group] = Totals()
-        totals.add_row(row)
-        if "definition" in told:
-            names[told["definition"]] = row["definition_name"]
+            groups[group] = Totals(row)
+        else:
+            totals.add(Totals(row))
+        if "definition" in keys:
+            names[row["definition"]] = row["definition_name"]
     if keys:
         groups = {group: totals for group, totals in groups.items() if not totals.is_empty()}
     elif not groups:
@@ -160,12 +165,13 @@ class _Clock:
         self._zone = zone
         self._known: dict[Any, tuple[str | None, str | None]] = {}
 
-    def of(self, stretch: Any) -> tuple[str | None, str | None]:
-        """The day and the hour."""
+    def with_times(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The row with its day and its hour."""
+        stretch = row["stretch"]
         found = self._known.get(stretch)
         if found is None:
             found = self._known[stretch] = self._read(stretch)
-        return found
+        return {**row, "day": found[0], "hour": found[1]}
 
     def _read(self, stretch: Any) -> tuple[str | None, str | None]:
         told = _STRETCH.fullmatch(stretch) if isinstance(stretch, str) else None
