@@ -122,7 +122,6 @@ def _start(
     """The async data layer for agent orchestrators."""
 
 
-
 application = typer.Typer(
     cls=Commands,
     callback=_start,

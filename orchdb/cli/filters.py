@@ -43,9 +43,13 @@ def levels(given: Iterable[str] | None) -> Levels:
     names = [word.rstrip("+").upper() for word in found]
     for name, word in zip(names, found, strict=True):
         if name not in LOG_LEVELS:
-            raise InvalidValueError(f"--level: {word} is not one of {', '.join(LOG_LEVELS).lower()}, or with a + behind")
+            raise InvalidValueError(
+                f"--level: {word} is not one of {', '.join(LOG_LEVELS).lower()}, or with a + behind"
+            )
     chosen = cast("list[LogLevel]", names)
-    lowest = min((LOG_LEVELS.index(name) for name, word in zip(chosen, found, strict=True) if "+" in word), default=None)
+    lowest = min(
+        (LOG_LEVELS.index(name) for name, word in zip(chosen, found, strict=True) if "+" in word), default=None
+    )
     if lowest is None:
         return Levels(chosen, None)
     if len(chosen) == 1:
@@ -121,5 +125,7 @@ def one_of(what: str, found: Sequence[str]) -> str:
     if not found:
         raise InvalidValueError(f"{what}: there is none")
     if len(found) > 1:
-        raise InvalidValueError(f"{what}: {len(found)} begin so: {', '.join(found[:5])}{' …' if len(found) > 5 else ''}")
+        raise InvalidValueError(
+            f"{what}: {len(found)} begin so: {', '.join(found[:5])}{' …' if len(found) > 5 else ''}"
+        )
     return found[0]

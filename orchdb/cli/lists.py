@@ -94,7 +94,9 @@ def agents(
     session: options.Sessions = None,
     status: Annotated[
         list[str] | None,
-        typer.Option("--status", metavar="STATUS", help="Only with this status: failed, executing ...", show_default=False),
+        typer.Option(
+            "--status", metavar="STATUS", help="Only with this status: failed, executing ...", show_default=False
+        ),
     ] = None,
     root: Annotated[bool, typer.Option("--root", help="Only those without a parent.")] = False,
     since: options.Since = None,
@@ -144,7 +146,9 @@ def prompts(
     agent: options.Agents = None,
     status: Annotated[
         list[str] | None,
-        typer.Option("--status", metavar="STATUS", help="Only with this status: failed, pending ...", show_default=False),
+        typer.Option(
+            "--status", metavar="STATUS", help="Only with this status: failed, pending ...", show_default=False
+        ),
     ] = None,
     prompt_type: Annotated[
         list[str] | None, typer.Option("--type", metavar="TYPE", help="Only of this type.", show_default=False)

@@ -186,9 +186,13 @@ class View:
         from rich import box
         from rich.table import Table
 
-        texts = {column: self._texts(rows, column, short) for column in columns}
+        # One that would be there if there was room is not worth any if it is empty.
+        shown = [
+            column for column in columns if not column.spare or any(row.get(column.key) is not None for row in rows)
+        ]
+        texts = {column: self._texts(rows, column, short) for column in shown}
         widths = self._widths({column: max(text.cell_len for text in found) for column, found in texts.items()})
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
         for column, width in widths.items():
             table.add_column(
                 texts[column][0].plain,
@@ -199,7 +203,7 @@ class View:
             )
         for cells_of_row in zip(*(texts[column][1:] for column in widths), strict=True):
             table.add_row(*cells_of_row)
-        table.width = sum(widths.values()) + _GAP * len(widths)  # also beyond the terminal: an id is never cut
+        table.width = sum(widths.values()) + _GAP * (len(widths) - 1)  # also beyond the terminal: an id is never cut
         return table
 
     def _widths(self, widths: dict[Column, int]) -> dict[Column, int]:

@@ -11,7 +11,7 @@ from sqlalchemy import String, cast, column, select, values
 from sqlalchemy.sql.elements import ColumnElement
 
 from orchdb.manager import DatabaseManager
-from orchdb.tables import agents, orchestrator_agents, prompts
+from orchdb.tables import agent_logs, agents, orchestrator_agents, prompts, system_logs
 
 TABLES = (orchestrator_agents, agents, prompts)
 """Those whose ids are UUIDs."""
@@ -20,6 +20,8 @@ SHORTEST = 8
 MOST = 20
 """How many are told where a beginning is that of several."""
 _AT_A_TIME = 200
+_DIGITS = 19
+"""The number of a log line has fewer, so that it fits 64 bits."""
 _LOWEST = "00000000-0000-0000-0000-000000000000"
 _BEGINNING = re.compile(r"[0-9a-f]{1,8}|(?=.{9,36}\Z)[0-9a-f]{8}(?:-[0-9a-f]{4}){0,3}(?:-[0-9a-f]{0,12})?")
 
@@ -41,15 +43,16 @@ async def find(db: DatabaseManager, beginning: str) -> list[Place]:
 
     Args:
         db: The database.
-        beginning: Of the id of a definition, an agent or a prompt, or of a session.
+        beginning: Of the id of a definition, an agent or a prompt, or of a session; or the whole number of a log line.
 
     Returns:
-        The one with exactly this id; or else the rows whose id begins with it, at most ``MOST``; or else the sessions.
+        The one with exactly this id; or else the rows whose id begins with it, at most ``MOST``; or else the sessions; or
+        else the log lines.
     """
     found = [Place(table.name, name) for table in TABLES for name in await _rows(db, table, beginning)]
     sessions = [Place("sessions", name) for name in await find_sessions(db, beginning)]
     exact = [place for place in found + sessions if place.id.lower() == beginning.lower()]
-    return exact or found[:MOST] or sessions
+    return exact or found[:MOST] or sessions or await _log_lines(db, beginning)
 
 
 async def find_agents(db: DatabaseManager, beginning: str) -> list[str]:
@@ -135,6 +138,16 @@ async def _rows(db: DatabaseManager, table: Any, beginning: str) -> list[str]:
         condition = cast(name, String).startswith(beginning, autoescape=True)
     statement = select(name).where(condition).order_by(name).limit(MOST)
     return [str(found) for (found,) in await db.conn.execute(statement)]
+
+
+async def _log_lines(db: DatabaseManager, number: str) -> list[Place]:
+    if not (number.isascii() and number.isdigit() and len(number) < _DIGITS):
+        return []
+    found: list[Place] = []
+    for table in (agent_logs, system_logs):
+        ids = await db.conn.execute(select(table.c.id).where(table.c.id == int(number)))
+        found += [Place(table.name, str(line)) for (line,) in ids]
+    return found
 
 
 def _exact(found: list[str], beginning: str) -> list[str]:
