@@ -82,6 +82,20 @@ def when(option: str, text: str | None, *, utc: bool) -> datetime | None:
     raise InvalidValueError(f"{option}: must be 30m, 2h, 3d, today, yesterday or a time such as 2026-11-26T09:00")
 
 
+def span(option: str, text: str | None) -> float | None:
+    """The seconds that a span such as ``30m`` has.
+
+    Raises:
+        InvalidValueError: It is none.
+    """
+    if text is None:
+        return None
+    found = _AGO.fullmatch(text.strip())
+    if found is None:
+        raise InvalidValueError(f"{option}: must be a span such as 45s, 30m, 2h or 1d")
+    return timedelta(**{_UNITS[found[2].lower()]: float(found[1])}).total_seconds()
+
+
 async def sessions(db: DatabaseManager, given: Iterable[str] | None) -> list[str] | None:
     """The ids of the sessions that ``--session`` means.
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from orchdb.location import Location
 
-Kind = Literal["text", "id", "time", "money", "count", "word", "duration", "json"]
-_NUMBERS = frozenset({"money", "count", "duration"})
+Kind = Literal["text", "id", "time", "money", "count", "word", "duration", "json", "number"]
+_NUMBERS = frozenset({"money", "count", "duration", "number"})
 _GAP = 2
 _LONGEST = 1000
 """Of a text in a table; a terminal shows less, and measuring more takes time."""
