@@ -73,12 +73,15 @@ def reap(
     """
     from orchdb.cli.filters import span
     from orchdb.cli.lists import short_ids
+    from orchdb.engines import look_at
     from orchdb.manager import DatabaseManager
 
     view = View.of(db, as_json, plain, full=full)
     seconds = span("--idle-for", idle_for)
 
     async def end() -> None:
+        async with look_at(view.location):
+            pass  # what is not there is not made
         async with DatabaseManager(view.location.url, upgrade=False) as manager:
             rows = [{"id": ended} for ended in await manager.reap_agents(idle_for=seconds)]
             short = await short_ids(manager, view, rows, "id")

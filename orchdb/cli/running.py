@@ -77,11 +77,13 @@ def _first(failure: Exception) -> Exception:
 
 def _told(error: Exception) -> tuple[str, int] | None:
     """What to say of an error, and the exit code; ``None`` if it is a mistake in orchdb."""
-    from orchdb.errors import ConstraintError, InvalidValueError, OrchdbError, SchemaError
+    from orchdb.errors import ConstraintError, InvalidValueError, OrchdbError, SchemaError, SchemaOutOfDateError
 
     if isinstance(error, InvalidValueError):
         # What the option holds goes to the manager, which knows it by the name of its own parameter.
         return str(error).replace("db_path", "--db", 1) if error.column == "db_path" else str(error), USAGE
+    if isinstance(error, SchemaOutOfDateError):  # the library's words are for those who have no command line
+        return f"{error.message.partition(': run ')[0]}: run orchdb upgrade", REFUSED
     if isinstance(error, (SchemaError, ConstraintError)):
         return str(error), REFUSED
     if isinstance(error, OrchdbError):
