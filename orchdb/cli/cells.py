@@ -24,8 +24,15 @@ STYLES: Mapping[str, str] = {
     "WARNING": "yellow",
     "ERROR": "red",
     "CRITICAL": "bold red",
+    "working": "green",
+    "stuck": "bold yellow",
+    "stale": "bold red",
+    "ok": "green",
+    "note": "cyan",
+    "warning": "yellow",
+    "error": "bold red",
 }
-"""The colour that stands beside the word, for statuses and levels."""
+"""The colour that stands beside a word: a status, a level, a sign of life, the result of a check."""
 
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 # Controls, and what turns the direction of a line, breaks it, or is half of a character.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,14 +14,8 @@ from orchdb.cli.view import Column, View
 if TYPE_CHECKING:
     from orchdb.looking import Finding
 
-_MARKS: Mapping[str, tuple[str, str]] = {
-    "ok": ("ok", "green"),
-    "note": ("note", "cyan"),
-    "warning": ("warning", "yellow"),
-    "error": ("error", "bold red"),
-}
 _COLUMNS = (
-    Column("result", "gravity"),
+    Column("result", "gravity", "word"),
     Column("check", "check"),
     Column("message", "message"),
     Column("advice", "advice"),
@@ -66,11 +59,10 @@ def _print(view: View, found: list[Finding]) -> None:
     for options_of_column in ({}, {"no_wrap": True}, {"overflow": "fold"}):
         table.add_column(**options_of_column)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     for finding in found:
-        word, style = _MARKS[finding.gravity]
         text = Text(cells.visible(finding.message))
         if finding.advice:
             text.append(f"\n→ {cells.visible(finding.advice)}", style="bold")
-        table.add_row(Text(word, style=style), cells.visible(finding.check), text)
+        table.add_row(Text(finding.gravity, style=cells.STYLES[finding.gravity]), cells.visible(finding.check), text)
     view.console.print(table)
     wrong = sum(finding.gravity in ("warning", "error") for finding in found)
     view.console.print(f"\n{wrong} of {len(found)} checks ask for something." if wrong else "\nNothing is wrong.")

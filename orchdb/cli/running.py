@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import typer
@@ -112,12 +113,15 @@ async def reading(location: Location) -> AsyncGenerator[DatabaseManager]:
     Raises:
         OrchdbError: It is not there, or cannot be read.
     """
-    from orchdb.errors import InvalidValueError
+    from orchdb.errors import InvalidValueError, OperationError
     from orchdb.location import MEMORY
     from orchdb.manager import DatabaseManager
 
-    if location.url.database == MEMORY and location.url.get_backend_name() == "sqlite":
-        raise InvalidValueError("--db: a database in memory is empty: name a file or a server")
+    if location.url.get_backend_name() == "sqlite":
+        if location.url.database == MEMORY:
+            raise InvalidValueError("--db: a database in memory is empty: name a file or a server")
+        if not Path(location.url.database or "").exists():
+            raise OperationError(f"{location.url.database} does not exist, and `orchdb init` makes it")
     async with DatabaseManager(location.url, read_only=True) as db:
         yield db
 

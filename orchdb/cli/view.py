@@ -113,7 +113,7 @@ class View:
         elif self.plain:
             self.console.lines([self._line(row, columns) for row in rows])
         elif rows:
-            table = self._table(rows, columns, {} if self.full else short or {})
+            table = self.table(rows, columns, {} if self.full else short or {})
             self.console.print(table, width=max(table.width or 0, self.console.width), crop=False, soft_wrap=False)
         if not rows and not self.as_json:
             from orchdb.cli.running import tell
@@ -182,7 +182,8 @@ class View:
             value = cells.json_line(value)
         return Text(text_of(str(value)))
 
-    def _table(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], short: Mapping[str, str]) -> Table:
+    def table(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], short: Mapping[str, str]) -> Table:
+        """The rows as a table of Rich's, as wide as it has to be."""
         from rich import box
         from rich.table import Table
 

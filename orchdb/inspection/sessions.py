@@ -113,7 +113,7 @@ async def _agents_of(db: DatabaseManager, names: Sequence[str]) -> dict[str, Map
             agents.c.session_id,
             agents.c.status,
             agents.c.created_at,
-            _latest(agents.c.updated_at, _last_of(agent_logs.c.created_at), _last_of(prompts.c.created_at)).label("at"),
+            latest(agents.c.updated_at, last_of(agent_logs.c.created_at), last_of(prompts.c.created_at)).label("at"),
         )
         .where(agents.c.session_id.in_(names), _LIVING)
         .subquery()
@@ -161,7 +161,7 @@ def _number_with(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.sum(case((condition, 1), else_=0))
 
 
-def _last_of(column: Any) -> ColumnElement[Any]:
+def last_of(column: Any) -> ColumnElement[Any]:
     """The newest row of an agent, found at the end of its index."""
     return (
         select(column)
@@ -173,7 +173,7 @@ def _last_of(column: Any) -> ColumnElement[Any]:
     )
 
 
-def _latest(first: Any, *others: ColumnElement[Any]) -> ColumnElement[Any]:
+def latest(first: Any, *others: ColumnElement[Any]) -> ColumnElement[Any]:
     latest = first
     for other in others:
         latest = case((other > latest, other), else_=latest)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import ast
-import warnings
+import logging
 from typing import NamedTuple
 
 from sqlalchemy import URL
 
 from orchdb.errors import SchemaError
+
 from orchdb.schema.revisions import REVISIONS, shipped
+
+
+logger = logging.getLogger("orchdb")
 
 
 class Revision(NamedTuple):
@@ -62,13 +66,26 @@ def downgrade(url: URL, revision: str) -> list[str]:
     if url.get_backend_name() == "sqlite":
         place = str(url.database)  # whatever is in the name: as a URL it would have to be quoted
     config.cmd_opts = argparse.Namespace(x=[f"url={place}"], cmd=None)
+    losses = _Losses(logging.WARNING)
+    logger.addHandler(losses)
     failure = ""
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        try:
-            command.downgrade(config, revision)
-        except CommandError as error:
-            failure = str(error)
+    try:
+        command.downgrade(config, revision)
+    except CommandError as error:
+        failure = str(error)
+    finally:
+        logger.removeHandler(losses)
     if failure:
         raise SchemaError(failure)
-    return [str(each.message) for each in said]
+    return losses.told
+
+
+class _Losses(logging.Handler):
+    """Hears what the revisions announce."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.told: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append(record.getMessage())

@@ -44,7 +44,7 @@ async def look_at_file(url: URL) -> AsyncGenerator[Look]:
         OperationError: It is not there, or cannot be read.
     """
     path = Path(os.path.realpath(url.database or ""))
-    require(path, "looking makes no file")
+    require(path, "`orchdb init` makes it")
     options = {"immutable": "1"} if on_read_only_medium(path) else {}
     readers = engine(file_uri(path, mode="ro", **options), 1, configure_reader, "BEGIN")
     try:
