@@ -56,8 +56,9 @@ def _print(view: View, found: list[Finding]) -> None:
     from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
-    for options_of_column in ({}, {"no_wrap": True}, {"overflow": "fold"}):
-        table.add_column(**options_of_column)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    table.add_column()
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for finding in found:
         text = Text(cells.visible(finding.message))
         if finding.advice:

@@ -113,17 +113,22 @@ async def reading(location: Location) -> AsyncGenerator[DatabaseManager]:
     Raises:
         OrchdbError: It is not there, or cannot be read.
     """
+    from orchdb.manager import DatabaseManager
+
+    _require(location)
+    async with DatabaseManager(location.url, read_only=True) as db:
+        yield db
+
+
+def _require(location: Location) -> None:
     from orchdb.errors import InvalidValueError, OperationError
     from orchdb.location import MEMORY
-    from orchdb.manager import DatabaseManager
 
     if location.url.get_backend_name() == "sqlite":
         if location.url.database == MEMORY:
             raise InvalidValueError("--db: a database in memory is empty: name a file or a server")
         if not Path(location.url.database or "").exists():
             raise OperationError(f"{location.url.database} does not exist, and `orchdb init` makes it")
-    async with DatabaseManager(location.url, read_only=True) as db:
-        yield db
 
 
 def run_reading(work: Coroutine[Any, Any, Result]) -> Result:

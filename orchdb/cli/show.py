@@ -34,7 +34,7 @@ def show(
         str,
         typer.Argument(
             metavar="ID",
-            help="An id, or its beginning: of a definition, an agent, a prompt or a session; or the number of a log line.",
+            help="An id, or its beginning, of a definition, an agent, a prompt or a session; the number of a line.",
         ),
     ],
     table: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import date, time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -45,10 +46,10 @@ def sql(
     if not text.strip():
         fail("sql: there is no statement", USAGE)
 
-    async def run() -> tuple[list[str], list[Any]]:
+    async def run() -> tuple[list[str], list[Any]]:  # noqa: RET503  # fail() does not return
         from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
-        failure: DBAPIError | None = None
+        failure = "", USAGE
         async with reading(view.location) as manager:
             try:
                 result = await manager.conn.exec_driver_sql(_escaped(text, manager.conn.dialect.paramstyle))
@@ -57,9 +58,8 @@ def sql(
             except ResourceClosedError:  # a statement without rows
                 return [], []
             except DBAPIError as error:
-                failure = error
-        assert failure is not None
-        fail(*_told(failure))
+                failure = _told(error)
+        fail(*failure)
 
     names, found = run_reading(run())
     _print(view, names, found)
@@ -101,14 +101,16 @@ def _kind(rows: Sequence[Mapping[str, Any]], key: str) -> Any:
     return "number" if numbers else "json"
 
 
-def _value(value: object) -> Any:
+def _value(value: Any) -> Any:
     """What JSON can hold of a value that a driver gives."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value).hex()
-    if isinstance(value, (list, tuple)):
-        return [_value(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(value, dict):
-        return {str(name): _value(each) for name, each in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(value, (bytes, bytearray)):
+        return value.hex()
+    if isinstance(value, Sequence):
+        several: Sequence[Any] = value
+        return [_value(each) for each in several]
+    if isinstance(value, Mapping):
+        fields: Mapping[Any, Any] = value
+        return {str(name): _value(each) for name, each in fields.items()}
+    return value.isoformat() if isinstance(value, (date, time)) else str(value)

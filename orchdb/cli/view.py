@@ -208,7 +208,7 @@ class View:
         return table
 
     def _widths(self, widths: dict[Column, int]) -> dict[Column, int]:
-        """What the columns take: the sparest are left out where there is no room, and the growing ones share the rest."""
+        """What the columns take: where there is no room the sparest are left out; the growing share the rest."""
         kept = dict(widths)
         least = widths | {column: min(width, _NARROWEST) for column, width in widths.items() if column.grows}
 
@@ -219,8 +219,8 @@ class View:
             if column.spare and room() < 0:
                 del kept[column]
         rest = max(room(), 0)
-        for column in kept:
-            kept[column] = min(widths[column], least[column] + rest)
+        for column, width in kept.items():
+            kept[column] = min(width, least[column] + rest)
             rest -= kept[column] - least[column]
         return kept
 
@@ -232,7 +232,7 @@ class View:
         if column.kind == "time":
             return self._times(column.title, values)
         if column.kind == "id":
-            return [Text(column.title), *(Text(cells.visible(str(short.get(v, v or "")))) for v in values)]
+            return [Text(column.title), *(Text(cells.visible(short.get(str(v), str(v or "")))) for v in values)]
         text_of = cells.visible_lines if self.full else _cut
         return [Text(column.title), *(self._cell(column, value, text_of) for value in values)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -46,8 +45,8 @@ async def find(db: DatabaseManager, beginning: str) -> list[Place]:
         beginning: Of the id of a definition, an agent or a prompt, or of a session; or the whole number of a log line.
 
     Returns:
-        The one with exactly this id; or else the rows whose id begins with it, at most ``MOST``; or else the sessions; or
-        else the log lines.
+        The one with exactly this id; or else the rows whose id begins with it, at most ``MOST``; or else the sessions;
+        or else the log lines.
     """
     found = [Place(table.name, name) for table in TABLES for name in await _rows(db, table, beginning)]
     sessions = [Place("sessions", name) for name in await find_sessions(db, beginning)]
@@ -87,7 +86,7 @@ async def shortened(db: DatabaseManager, ids: Iterable[str]) -> dict[str, str]:
             own = str(row[0])
             for other in row[1:]:
                 if other is not None:
-                    lengths[own] = max(lengths[own], len(os.path.commonprefix([own, str(other)])) + 1)
+                    lengths[own] = max(lengths[own], _differs_at(own, str(other)))
     return {name: name[: _whole(name, lengths[name])] for name in wanted}
 
 
@@ -101,9 +100,15 @@ async def shortened_sessions(db: DatabaseManager, names: Iterable[str]) -> dict[
             length = SHORTEST
             for condition, order in ((session < name, session.desc()), (session > name, session.asc())):
                 for (other,) in await db.conn.execute(select(session).where(condition).order_by(order).limit(1)):
-                    length = max(length, len(os.path.commonprefix([name, str(other)])) + 1)
+                    length = max(length, _differs_at(name, str(other)))
             short[name] = name[: _whole(name, length)]
     return short
+
+
+def _differs_at(name: str, other: str) -> int:
+    """How many characters tell the one from the other."""
+    same = (place for place, (mine, theirs) in enumerate(zip(name, other, strict=False)) if mine != theirs)
+    return next(same, min(len(name), len(other))) + 1
 
 
 def _whole(name: str, length: int) -> int:

@@ -54,7 +54,7 @@ _DEAD = f"""
 _LONG = f"""
     SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
     AND xact_start < now() - interval '{_LONG_MINUTES} minutes' ORDER BY xact_start
-"""
+"""  # noqa: S608
 _USED = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
 
 

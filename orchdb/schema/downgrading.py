@@ -10,9 +10,7 @@ from typing import NamedTuple
 from sqlalchemy import URL
 
 from orchdb.errors import SchemaError
-
 from orchdb.schema.revisions import REVISIONS, shipped
-
 
 logger = logging.getLogger("orchdb")
 

@@ -43,7 +43,7 @@ async def look_at_file(url: URL) -> AsyncGenerator[Look]:
     Raises:
         OperationError: It is not there, or cannot be read.
     """
-    path = Path(os.path.realpath(url.database or ""))
+    path = _path_of(url)
     require(path, "`orchdb init` makes it")
     options = {"immutable": "1"} if on_read_only_medium(path) else {}
     readers = engine(file_uri(path, mode="ro", **options), 1, configure_reader, "BEGIN")
@@ -67,9 +67,7 @@ class _FileLook(Look):
         self.connection = connection
 
     async def facts(self) -> Facts:
-        wal = Path(f"{self._path}-wal")
-        wal_bytes = wal.stat().st_size if wal.exists() else 0
-        return Facts(str(self._path), f"SQLite {sqlite3.sqlite_version}", self._path.stat().st_size, wal_bytes)
+        return Facts(str(self._path), f"SQLite {sqlite3.sqlite_version}", _size(self._path), _size(_wal_of(self._path)))
 
     async def triggers(self) -> Collection[tuple[str, str]]:
         found = await self._rows("SELECT tbl_name, name FROM sqlite_master WHERE type = 'trigger'")
@@ -134,8 +132,7 @@ class _FileLook(Look):
             return Finding(
                 "wal", "warning", f"the journal is {journal}: a reader and a writer wait for each other", advice
             )
-        wal = Path(f"{self._path}-wal")
-        size = wal.stat().st_size if wal.exists() else 0
+        size = _size(_wal_of(self._path))
         page = int(await self._value("PRAGMA page_size"))
         if size > _LARGE_WAL:
             message = (
@@ -183,6 +180,19 @@ class _FileLook(Look):
             return ok("sequences", "the next line has a number of its own")
         advice = "none is needed: SQLite goes on behind the highest id; only lines deleted since may lend theirs"
         return Finding("sequences", "note", f"sqlite_sequence is behind in {', '.join(behind)}", advice)
+
+
+def _path_of(url: URL) -> Path:
+    return Path(os.path.realpath(url.database or ""))
+
+
+def _wal_of(path: Path) -> Path:
+    return Path(f"{path}-wal")
+
+
+def _size(path: Path) -> int:
+    """The bytes of a file; 0 if it is not there."""
+    return path.stat().st_size if path.exists() else 0
 
 
 def _version() -> Finding:
