@@ -14,6 +14,6 @@ def main() -> None:
             f"orchdb: the command line needs {' and '.join(missing)}: pip install 'orchdb[cli]'", file=sys.stderr
         )
         raise SystemExit(1)
-    from orchdb.cli.application import application  # noqa: PLC0415  # only now it is known to be there
+    from orchdb.cli.application import application
 
     application(prog_name="orchdb")

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import os
+from collections.abc import Iterable
 from typing import NoReturn
 
 from rich.console import Console
@@ -13,6 +14,15 @@ from rich.console import Console
 
 class Output(Console):
     """Rich's console; when its reader has gone it raises ``BrokenPipeError``, which ends the command without a word."""
+
+    def lines(self, lines: Iterable[str]) -> None:
+        """Write lines as they are, at once, without a look at the width of the terminal."""
+        text = "".join(f"{line}\n" for line in lines)
+        try:
+            self.file.write(text)
+            self.file.flush()
+        except BrokenPipeError:
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> NoReturn:
         # Rich raises SystemExit here, which the event loop reports with a traceback.
