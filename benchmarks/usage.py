@@ -39,7 +39,8 @@ BY_AGENT = f"SELECT agent_id, {FIGURES} FROM prompts WHERE {LIVING} GROUP BY age
 BY_AGENT_OF = f"SELECT agent_id, {FIGURES} FROM prompts WHERE {LIVING} AND agent_id IN ({{0}}) GROUP BY agent_id"
 OF_DELETED = f"agent_id NOT IN (SELECT id FROM agents WHERE NOT {LIVING})"
 BEYOND = (
-    "UNION ALL SELECT {0}, 0, 0, 0, 0, 0, 0, 0, sum(a.cost_usd - coalesce(usd, 0)), NULL, NULL, NULL, NULL FROM agents a "
+    "UNION ALL SELECT {0}, 0, 0, 0, 0, 0, 0, 0, sum(a.cost_usd - coalesce(usd, 0)), NULL, NULL, NULL, NULL "
+    "FROM agents a "
     f"LEFT JOIN (SELECT agent_id, sum(cost_usd) AS usd FROM prompts WHERE {LIVING} GROUP BY agent_id) s "
     "ON s.agent_id = a.id WHERE a.cost_usd > coalesce(usd, 0) AND a.deleted_at IS NULL {1}"
 )

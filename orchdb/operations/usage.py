@@ -74,8 +74,9 @@ class UsageOperations(TableOperations):
             keys = _checked_keys(group_by)
             zone = _zone(tz)
             checked_number("limit", limit)
-            for name, flag in (("subtree", subtree), ("percentiles", percentiles), ("include_deleted", include_deleted)):
-                checked_flag(name, flag)
+            checked_flag("subtree", subtree)
+            checked_flag("percentiles", percentiles)
+            checked_flag("include_deleted", include_deleted)
             if subtree and agent_id is None:
                 raise InvalidValueError("subtree: needs an agent_id to begin at", column="subtree")
             about = {"session_id": session_id, "id": agent_id, "orchestrator_agent_id": orchestrator_agent_id}

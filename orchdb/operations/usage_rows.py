@@ -97,4 +97,3 @@ class AgentNode(AgentRow):
     usage: UsageRow
     subtree_usage: UsageRow
     children: list["AgentNode"]
-

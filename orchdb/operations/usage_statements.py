@@ -6,6 +6,7 @@ column beside the sums of each agent or, where prompts are told apart or chosen,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Label,
     Select,
     Subquery,
+    Text,
     case,
     cast,
     func,
@@ -87,7 +89,7 @@ def usage(keys: tuple[str, ...], scope: Scope, width: Width | None, by_latency: 
         keys: What to group by, of ``KEYS`` without those of time.
         scope: Whose usage.
         width: How long the stretches of time are that are told apart as ``stretch``.
-        by_latency: Also tell the latencies apart.
+        by_latency: Also say how many prompts took how long.
     """
     agent_keys = tuple(key for key in keys if key in AGENT_KEYS)
     whole = len(agent_keys) == len(keys) and not (scope.bounds or scope.model.equal or scope.model.among or width)
@@ -115,7 +117,7 @@ def tree(of_session: bool, include_deleted: bool) -> Statement[Any]:
 
 
 def _tree(scope: Scope) -> Select[Any]:
-    sums = _by_agent(scope, ()).subquery("sums")
+    sums = _sums(scope).subquery("sums")
     there = agents.outerjoin(sums, sums.c.agent_id == agents.c.id)
     there = there.outerjoin(orchestrator_agents, orchestrator_agents.c.id == agents.c.orchestrator_agent_id)
     figures = [column.label(f"sum_{column.name}") for column in sums.c if column.name != "agent_id"]
@@ -160,28 +162,44 @@ def _is_narrow(scope: Scope) -> bool:
     return bool(scope.shape.equal or scope.shape.among)
 
 
-def _by_agent(scope: Scope, columns: tuple[Any, ...], *, per_agent: bool = True) -> Select[Any]:
-    """The figures of the prompts, for each agent and each value of the columns."""
-    keys = (prompts.c.agent_id.label("agent_id"), *columns) if per_agent else columns
+def _sums(
+    scope: Scope,
+    keys: tuple[str, ...] = (),
+    width: Width | None = None,
+    *,
+    by_latency: bool = False,
+    by_agent: bool = True,
+) -> Select[Any]:
+    """The figures of the prompts, told apart by ``keys`` of their own, and by agent."""
     fits = _prompts.fits(scope.model, scope.bounds, include_deleted=scope.include_deleted)
     if _is_narrow(scope):
         fits.append(prompts.c.agent_id.in_(_chosen(scope)))
-    elif not per_agent and not scope.include_deleted:
+    elif not by_agent and not scope.include_deleted:
         fits.append(prompts.c.agent_id.not_in(select(agents.c.id).where(agents.c.deleted_at.is_not(None))))
-    return select(*keys, *_figures()).where(*fits).group_by(*(_told_apart(key) for key in keys))
+    names = [PROMPT_KEYS[key].name for key in keys]
+    columns, fits = (prompts.c, fits) if width is None else (_in_stretches(names, fits, width), [])
+    own: list[Any] = [columns.agent_id] if by_agent else []
+    apart = [*own, *(unordered(columns[name]) if name == "model_used" else columns[name] for name in names)]
+    own += [columns[name].label(key) for name, key in zip(names, keys, strict=True)]
+    if width is not None:
+        own.append(columns.stretch)
+        apart.append(columns.stretch)
+    if by_latency:
+        own.append(_whole(columns.latency_ms).label("latency"))
+        apart.append(_whole(columns.latency_ms))
+    return select(*own, *_figures(columns)).where(*fits).group_by(*apart)
 
 
-def _told_apart(key: Any) -> Any:
-    expression = _expression(key)
-    return unordered(expression) if expression is prompts.c.model_used else expression
+def _in_stretches(names: Sequence[str], fits: Sequence[ColumnElement[bool]], width: Width) -> Any:
+    """The columns of the prompts, with the stretch of time that each is in."""
+    needed = dict.fromkeys(("agent_id", "status", "cost_usd", *TOKENS, "latency_ms", "created_at", *names))
+    stretch = stretch_of(prompts.c.created_at, width).label("stretch")
+    core = select(*(prompts.c[name] for name in needed), stretch).where(*fits)
+    # Where Postgres sees how a stretch is made, it expects as many as there are times, and sorts all prompts.
+    return core.suffix_with("OFFSET 0", dialect="postgresql").subquery("timed").c
 
 
-def _expression(key: Any) -> Any:
-    return key.element if isinstance(key, Label) else key
-
-
-def _figures() -> list[Label[Any]]:
-    columns = prompts.c
+def _figures(columns: Any) -> list[Label[Any]]:
     failed = columns.status == literal_column("'failed'")
     return [
         func.count().label("prompts"),
@@ -241,7 +259,7 @@ def _beyond(sums: FromClause) -> ColumnElement[int]:
 
 def _of_agents(keys: tuple[str, ...], scope: Scope) -> Select[Any]:
     """The figures of agents with all their prompts, and what they carry beyond those."""
-    sums = _by_agent(scope, ()).subquery("sums")
+    sums = _sums(scope).subquery("sums")
     beyond = _whole(func.sum(_beyond(sums))).label("unattributed")
     columns = [AGENT_KEYS[key].label(key) for key in keys]
     core = select(*columns, *_added(sums), beyond)
@@ -251,55 +269,50 @@ def _of_agents(keys: tuple[str, ...], scope: Scope) -> Select[Any]:
 
 def _of_prompts(keys: tuple[str, ...], scope: Scope, width: Width | None, by_latency: bool) -> Select[Any]:
     """The figures of prompts that are told apart, or chosen."""
-    own: list[Any] = [PROMPT_KEYS[key].label(key) for key in keys if key in PROMPT_KEYS]
-    if width is not None:
-        own.append(stretch_of(prompts.c.created_at, width).label("stretch"))
-    if by_latency:
-        own.append(_whole(prompts.c.latency_ms).label("latency"))
+    own = tuple(key for key in keys if key in PROMPT_KEYS)
     nothing: Label[int] = literal_column("0", BigInteger()).label("unattributed")
-    if not any(key in AGENT_KEYS for key in keys):
-        inner = _by_agent(scope, tuple(own), per_agent=False)
-        if keys or width is not None or by_latency:
-            return _arranged(inner.add_columns(nothing), keys, width, by_latency)
-        return inner.add_columns(nothing)
-    sums = _by_agent(scope, tuple(own)).subquery("sums")
-    columns = [AGENT_KEYS[key].label(key) if key in AGENT_KEYS else sums.c[key].label(key) for key in keys]
-    columns += [sums.c[name].label(name) for name in _extra(width, by_latency)]
-    core = select(*columns, *_added(sums), nothing).select_from(sums.join(agents, agents.c.id == sums.c.agent_id))
-    return core.where(*_agents.fits(Shape(), include_deleted=scope.include_deleted)).group_by(
-        *(_expression(column) for column in columns)
-    )
+    if len(own) == len(keys) and not by_latency:
+        return _sums(scope, own, width, by_agent=False).add_columns(nothing)
+    by_agent = len(own) < len(keys)
+    sums = _sums(scope, own, width, by_latency=by_latency, by_agent=by_agent).subquery("sums")
+    apart = [AGENT_KEYS[key] if key in AGENT_KEYS else sums.c[key] for key in keys]
+    columns: list[Any] = [column.label(key) for column, key in zip(apart, keys, strict=True)]
+    if width is not None:
+        apart.append(sums.c.stretch)
+        columns.append(sums.c.stretch)
+    counts = [_latency_counts(sums)] if by_latency else []
+    core = select(*columns, *_added(sums), nothing, *counts).group_by(*apart)
+    if not by_agent:
+        return core
+    core = core.select_from(sums.join(agents, agents.c.id == sums.c.agent_id))
+    return core.where(*_agents.fits(Shape(), include_deleted=scope.include_deleted))
 
 
-def _arranged(core: Select[Any], keys: tuple[str, ...], width: Width | None, by_latency: bool) -> Select[Any]:
-    """The columns in the order that both parts of the union have."""
-    by_name = {column.name: column for column in core.selected_columns}
-    order = (*keys, *_extra(width, by_latency), *FIGURES, "unattributed")
-    return core.with_only_columns(*(by_name[name] for name in order))
-
-
-def _extra(width: Width | None, by_latency: bool) -> tuple[str, ...]:
-    return (*(("stretch",) if width is not None else ()), *(("latency",) if by_latency else ()))
+def _latency_counts(sums: FromClause) -> Label[str]:
+    """How many prompts took how long, as text: ``120:3,250:1``."""
+    comma: Any = literal_column("','", Text())  # SQLAlchemy would bind it, and only when the statement runs
+    pair = cast(sums.c.latency, Text).op("||")(literal_column("':'")).op("||")(cast(sums.c.prompts, Text))
+    counts: Label[str] = func.aggregate_strings(pair, comma).label("latency_counts")
+    return counts
 
 
 def _beyond_prompts(keys: tuple[str, ...], scope: Scope, width: Width | None, by_latency: bool) -> Select[Any]:
     """What agents carry beyond all their prompts: at the time when they were created, and of no model."""
-    sums = _costs_by_agent(scope).subquery("costs")
-    columns: list[Any] = []
-    for key in keys:
-        of_agent = AGENT_KEYS.get(key)
-        columns.append((cast(null(), PROMPT_KEYS[key].type) if of_agent is None else of_agent).label(key))
+    costs = _costs_by_agent(scope).subquery("costs")
+    apart: list[Any] = [AGENT_KEYS[key] for key in keys if key in AGENT_KEYS]
+    columns: list[Any] = [
+        (AGENT_KEYS[key] if key in AGENT_KEYS else cast(null(), PROMPT_KEYS[key].type)).label(key) for key in keys
+    ]
     if width is not None:
-        columns.append(stretch_of(agents.c.created_at, width).label("stretch"))
+        apart.append(stretch_of(agents.c.created_at, width))
+        columns.append(apart[-1].label("stretch"))
+    beyond = _beyond(costs)
+    columns += [*map(_none_of, FIGURES), _whole(func.sum(beyond)).label("unattributed")]
     if by_latency:
-        columns.append(cast(null(), BigInteger).label("latency"))
-    beyond = _beyond(sums)
-    figures = [_none_of(name) for name in FIGURES]
-    core = select(*columns, *figures, _whole(func.sum(beyond)).label("unattributed"))
-    core = core.select_from(agents.outerjoin(sums, sums.c.agent_id == agents.c.id))
-    core = core.where(*_agents_in(scope), *_created_in(scope))
-    grouped = [_expression(column) for key, column in zip((*keys, "stretch"), columns, strict=False) if _groups(key)]
-    return core.where(beyond > literal_column("0")).group_by(*grouped)
+        columns.append(cast(null(), Text).label("latency_counts"))
+    core = select(*columns).select_from(agents.outerjoin(costs, costs.c.agent_id == agents.c.id))
+    core = core.where(*_agents_in(scope), *_created_in(scope), beyond > literal_column("0"))
+    return core.group_by(*apart)
 
 
 def _costs_by_agent(scope: Scope) -> Select[Any]:
@@ -324,10 +337,6 @@ def _none_of(figure: str) -> Label[Any]:
         return cast(null(), kind).label(figure)
     nothing: ColumnElement[int] = literal_column("0", BigInteger())
     return nothing.label(figure)
-
-
-def _groups(key: str) -> bool:
-    return key in AGENT_KEYS or key == "stretch"
 
 
 def _with_names(usage: Subquery) -> Select[Any]:

@@ -47,8 +47,8 @@ class Totals:
         # An agent without prompts has none of their figures.
         self.numbers: Sequence[int] = [number or 0 for number in numbers] if None in numbers else numbers
         self.latency_max, self.first_at, self.last_at = _others[prefix](row)
-        latency = row.get("latency")
-        self.latencies: dict[int, int] = {} if latency is None else {latency: row["prompts"]}
+        counts = row.get("latency_counts")
+        self.latencies: dict[int, int] = {} if counts is None else _read(counts)
 
     def add(self, other: Totals) -> None:
         """Add other ones."""
@@ -100,6 +100,15 @@ class Totals:
         return {
             f"latency_ms_p{share}": ordered[bisect_left(so_far, -(-share * so_far[-1] // 100))] for share in PERCENTILES
         }
+
+
+def _read(counts: str) -> dict[int, int]:
+    """How many prompts have which latency, from pairs such as ``120:3``."""
+    found: dict[int, int] = {}
+    for pair in counts.split(","):
+        latency, _, prompts = pair.partition(":")
+        found[int(latency)] = found.get(int(latency), 0) + int(prompts)
+    return found
 
 
 def _of_both(choose: Callable[[Any, Any], Any], one: Any, other: Any) -> Any:

@@ -137,9 +137,7 @@ async def test_the_dearest_comes_first_and_days_come_in_time(db: DatabaseManager
     assert await db.usage("model", limit=0) == []
 
 
-async def test_days_and_hours_are_those_of_the_zone_also_of_23_and_25_hours(
-    db: DatabaseManager, agent_id: str
-) -> None:
+async def test_days_and_hours_are_those_of_the_zone_also_of_23_and_25_hours(db: DatabaseManager, agent_id: str) -> None:
     for time in (
         *("2025-10-25T21:59:59.999999", "2025-10-25T22:00:00", "2025-10-26T00:30:00", "2025-10-26T01:30:00"),
         *("2025-10-26T22:59:59.999999", "2025-10-26T23:00:00"),  # a day of 25 hours, and two hours of one name
@@ -175,9 +173,7 @@ async def test_percentiles_are_latencies_that_there_are(db: DatabaseManager, age
     assert found == {"large": [100, 180, 190, 200], "slow": [None] * 4}
 
 
-async def test_what_was_deleted_softly_is_left_out_unless_it_is_asked_for(
-    db: DatabaseManager, agent_id: str
-) -> None:
+async def test_what_was_deleted_softly_is_left_out_unless_it_is_asked_for(db: DatabaseManager, agent_id: str) -> None:
     kept, gone = await asked(db, agent_id, 0.5), await asked(db, agent_id, 0.25)
     await db.delete_prompt(gone, soft=True)
     await db.update_agent(agent_id, cost_usd=0.5)
@@ -269,7 +265,10 @@ async def test_a_tree_has_the_rows_of_agents_their_names_and_their_children_olde
     assert ids(tree) == [(root, [(early, []), (late, [])]), (back, [])]
     assert ids(await db.agent_tree(agent_id=early)) == [(early, [(elsewhere, [(back, [])])])]
     top: dict[str, Any] = {**tree[0]}
-    assert {name: top[name] for name in ("definition_name", "context")} == {"definition_name": "scout", "context": {"goal": "a"}}
+    assert {name: top[name] for name in ("definition_name", "context")} == {
+        "definition_name": "scout",
+        "context": {"goal": "a"},
+    }
     row = await db.get_agent(root)
     assert {name: value for name, value in top.items() if name in (row or {})} == row
     assert (top["usage"]["cost_usd"], top["subtree_usage"]["cost_usd"]) == (1.0, 111.0)

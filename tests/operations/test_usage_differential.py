@@ -30,9 +30,7 @@ async def history(db: DatabaseManager, chance: random.Random) -> None:
         session = f"session-{chance.randrange(3)}"
         cost = chance.choice((0.0, 0.0, None, 0.7, 5.000000001))
         agents.append(
-            await db.create_agent(
-                chance.choice(definitions), session, parent, cost_usd=cost, created_at=moment(chance)
-            )
+            await db.create_agent(chance.choice(definitions), session, parent, cost_usd=cost, created_at=moment(chance))
         )
     prompts: list[str] = []
     for _ in range(chance.randrange(20, 60)):
@@ -121,9 +119,7 @@ async def test_usage_is_what_python_sums_up(db: DatabaseManager, seed: int) -> N
 
 
 @pytest.mark.parametrize("seed", range(4, 7))
-async def test_each_agent_of_a_tree_has_its_own_usage_and_that_of_all_below_it(
-    db: DatabaseManager, seed: int
-) -> None:
+async def test_each_agent_of_a_tree_has_its_own_usage_and_that_of_all_below_it(db: DatabaseManager, seed: int) -> None:
     chance = random.Random(seed)
     await history(db, chance)
     model = await Model.of(db)
