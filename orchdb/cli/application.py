@@ -48,6 +48,8 @@ COMMANDS = (
     Entry("prompts", "lists:prompts", LOOK, "List the prompts, the newest first."),
     Entry("logs", "logs:logs", LOOK, "List the newest log lines, or follow them as they come."),
     Entry("show", "show:show", LOOK, "Show a definition, an agent, a prompt or a session, by its id."),
+    Entry("usage", "usage:usage", LOOK, "Sum up what prompts have used and cost."),
+    Entry("tree", "tree:tree", LOOK, "Show the agents of a session as a tree, with what each has cost."),
     Entry("top", "top:top", LOOK, "Watch the agents that are at work, live."),
     Entry("sql", "sql:sql", LOOK, "Run a query of your own; it can only read."),
     Entry("init", "care:init", CARE, "Make a database, or its tables."),
