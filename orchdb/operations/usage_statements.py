@@ -15,6 +15,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     CompoundSelect,
+    Dialect,
     FromClause,
     Label,
     Select,
@@ -34,7 +35,7 @@ from orchdb.operations.filters import Shape
 from orchdb.operations.list_statements import ListStatements
 from orchdb.schema.sums import Width, nano_dollars, stretch_of, unordered
 from orchdb.schema.tables import agents, orchestrator_agents, prompts
-from orchdb.statements import Statement
+from orchdb.statements import CompiledStatement, Statement
 
 AGENT_KEYS = {
     "session": agents.c.session_id,
@@ -48,6 +49,15 @@ KEYS = (*AGENT_KEYS, *PROMPT_KEYS, *TIME_KEYS)
 """All that usage can be grouped by."""
 LEAST, MOST = ("first_at",), ("latency_max", "last_at")
 """The figures that are not added up."""
+
+
+class Sums(Statement[Any]):
+    """A statement whose rows are sums."""
+
+    def _compile(self, dialect: Dialect) -> CompiledStatement:
+        compiled = super()._compile(dialect)
+        compiled.is_sum = True
+        return compiled
 
 
 class Scope(NamedTuple):
@@ -82,7 +92,7 @@ _agents, _prompts = _Filters(agents), _Filters(prompts)
 
 
 @lru_cache(maxsize=256)
-def usage(keys: tuple[str, ...], scope: Scope, width: Width | None, by_latency: bool) -> Statement[Any]:
+def usage(keys: tuple[str, ...], scope: Scope, width: Width | None, by_latency: bool) -> Sums:
     """The figures of all groups, and for each of them perhaps several rows, which are to be added up.
 
     Args:
@@ -99,11 +109,11 @@ def usage(keys: tuple[str, ...], scope: Scope, width: Width | None, by_latency: 
         core = _of_prompts(keys, scope, width, by_latency)
         if not (scope.model.equal or scope.model.among):
             core = union_all(core, _beyond_prompts(keys, scope, width, by_latency))
-    return Statement(prompts, _with_names(core.subquery("usage")) if "definition" in keys else core)
+    return Sums(prompts, _with_names(core.subquery("usage")) if "definition" in keys else core)
 
 
 @lru_cache(maxsize=4)
-def tree(of_session: bool, include_deleted: bool) -> Statement[Any]:
+def tree(of_session: bool, include_deleted: bool) -> Sums:
     """The agents of a session, or one and all below it, each with its definition's name and figures.
 
     Those that were deleted softly are always among them.
@@ -113,7 +123,7 @@ def tree(of_session: bool, include_deleted: bool) -> Statement[Any]:
         include_deleted: Count prompts too that were deleted softly.
     """
     shape = Shape(("session_id" if of_session else "id",))
-    return Statement(agents, _tree(Scope(shape, subtree=not of_session, include_deleted=include_deleted)))
+    return Sums(agents, _tree(Scope(shape, subtree=not of_session, include_deleted=include_deleted)))
 
 
 def _tree(scope: Scope) -> Select[Any]:

@@ -342,3 +342,18 @@ async def test_what_another_program_wrote_breaks_no_sum(tmp_path: Path) -> None:
             json.dumps(rows)
         days: list[Any] = await db.usage("day")
         assert [row["prompts"] for row in days if row["day"] is None] == [1]
+
+
+async def test_more_groups_than_a_portion_of_a_list_come_in_one_piece(db: DatabaseManager) -> None:
+    definition = await db.create_orchestrator_agent("scout")
+    agent = await db.create_agent(definition, "session-1")
+    times = [f"2026-01-{1 + number // 24:02}T{number % 24:02}:00:00" for number in range(600)]
+    await db.create_prompts(
+        [
+            {"agent_id": agent, "prompt_type": "command", "prompt_text": "x", "created_at": time, "cost_usd": 0.5}
+            for time in times
+        ]
+    )
+    rows: list[Any] = await db.usage("hour")
+    assert [row["hour"] for row in rows] == [f"{time[:13]}:00" for time in times]
+    assert {row["cost_usd"] for row in rows} == {0.5}
