@@ -19,7 +19,7 @@ import orchdb
 import orchdb.operations
 from orchdb import AgentChanges, AgentRun, DatabaseManager, OrchestratorAgentChanges, PromptChanges, Transaction, rows
 from orchdb.cli import main
-from orchdb.cli.application import COMMANDS
+from orchdb.cli.application import COMMANDS, Entry
 
 INTERNAL = ("arguments", "in_turn", "leases", "log_numbers", "page", "reaping", "run_ends", "table_statements")
 """Of the operations: what they share, and callers never see."""
@@ -202,9 +202,10 @@ def test_the_help_of_an_update_names_what_can_change(method: Callable[..., Any],
     assert told == [*get_type_hints(changes)]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
-def test_each_option_of_a_command_has_its_help(command: Callable[..., None]) -> None:
-    assert inspect.getdoc(command)
+@pytest.mark.parametrize("entry", COMMANDS, ids=lambda entry: entry.name)
+def test_each_option_of_a_command_has_its_help(entry: Entry) -> None:
+    command = entry.function()
+    assert (inspect.getdoc(command) or "").partition("\n")[0] == entry.summary
     for name, hint in get_type_hints(command, include_extras=True).items():
         if name != "return":
             assert [option.help for option in hint.__metadata__ if option.help], name

@@ -12,6 +12,7 @@ PACKAGE = Path(orchdb.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
+    ("inspection",),
     ("__init__",),
     ("manager",),
     ("engines",),
@@ -19,7 +20,7 @@ LAYERS = (
     ("database",),
     ("executor",),
     ("blocks",),
-    ("turns", "backend"),
+    ("turns", "backend", "looking"),
     ("connections",),
     ("statements", "own_statements", "models", "cursors", "scaffold", "tables"),
     ("schema",),
