@@ -40,11 +40,13 @@ def test_init_makes_the_tables_once_and_doctor_finds_nothing(target: Target) -> 
         assert made["revision"] == HEAD
         assert "postgres@" not in made["place"]
     found = findings(target.url)
-    assert {check: told for check, told in found.items() if told[0] in ("warning", "error")} == {}
+    # The server of the tests does not wait for the disk, which doctor tells.
+    assert {check for check, (gravity, _) in found.items() if gravity in ("warning", "error")} <= {"server"}
     assert {"revision", "indexes", "triggers", "foreign keys", "sequences"} <= found.keys()
     assert ("integrity" in found) == (target.engine == "sqlite")
     assert ("role" in found) == (target.engine != "sqlite")
-    assert "Nothing is wrong" in done("doctor", "--db", target.url, FORCE_COLOR="1")
+    if target.engine == "sqlite":
+        assert "Nothing is wrong" in done("doctor", "--db", target.url, FORCE_COLOR="1")
 
 
 async def _spoil(url: str) -> None:
