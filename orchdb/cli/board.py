@@ -16,10 +16,8 @@ from rich.live import Live
 from rich.text import Text
 
 from orchdb.cli import cells
-from orchdb.cli.lists import short_ids
-from orchdb.cli.logs import LINES
+from orchdb.cli.columns import BOARD, LINES
 from orchdb.cli.running import reading
-from orchdb.cli.top import BOARD
 from orchdb.cli.view import Column, View
 from orchdb.inspection.board import BoardRow, get_board
 
@@ -83,7 +81,7 @@ class Board:
     async def look(self, db: DatabaseManager, sessions: Sequence[str] | None, stuck: float) -> None:
         """Look at the database again."""
         self.rows = await get_board(db, session_id=sessions, stuck_seconds=stuck)
-        self.short = await short_ids(db, self.view, self.rows, "id")
+        self.short = await self.view.short(db, self.rows, "id")
         if not self.open and self.rows:
             self.chosen = self.rows[self._place()]["id"]
         if self.open:

@@ -72,7 +72,6 @@ def reap(
         orchdb reap --idle-for 2h
     """
     from orchdb.cli.filters import span
-    from orchdb.cli.lists import short_ids
     from orchdb.engines import look_at
     from orchdb.manager import DatabaseManager
 
@@ -84,7 +83,7 @@ def reap(
             pass  # what is not there is not made
         async with DatabaseManager(view.location.url, upgrade=False) as manager:
             rows = [{"id": ended} for ended in await manager.reap_agents(idle_for=seconds)]
-            short = await short_ids(manager, view, rows, "id")
+            short = await view.short(manager, rows, "id")
         view.rows(rows, _REAPED, nothing="Nobody had to be ended.", short=short)
         if rows and view.for_people:
             tell(f"{len(rows)} ended.")

@@ -33,7 +33,7 @@ async def _sessions(db: DatabaseManager) -> list[tuple[str, str]]:
 
 
 async def _agents(db: DatabaseManager) -> list[tuple[str, str]]:
-    from orchdb.cli.lists import names_of_definitions
+    from orchdb.inspection.identifiers import names_of_definitions
 
     found = await db.list_agents(limit=_MOST)
     names = await names_of_definitions(db, (row["orchestrator_agent_id"] for row in found))

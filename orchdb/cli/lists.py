@@ -2,52 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchdb.cli import options
+from orchdb.cli.columns import AGENTS, PROMPTS, SESSIONS
 from orchdb.cli.running import reading, run_reading
-from orchdb.cli.view import Column, View
+from orchdb.cli.view import View
 
 if TYPE_CHECKING:
-    from orchdb.manager import DatabaseManager
-
-SESSIONS = (
-    Column("session", "session_id", "id"),
-    Column("agents", "agents", "count"),
-    Column("running", "running", "count"),
-    Column("failed", "failed", "count"),
-    Column("cost", "cost_usd", "money"),
-    Column("tokens", "tokens", "count"),
-    Column("prompts", "prompts", "count", spare=2),
-    Column("duration", "seconds", "duration", spare=1),
-    Column("last seen", "last_at", "time"),
-)
-AGENTS = (
-    Column("agent", "id", "id"),
-    Column("name", "definition_name", grows=True),
-    Column("status", "status", "word"),
-    Column("cost", "cost_usd", "money"),
-    Column("session", "session_id", "id", spare=3),
-    Column("duration", "seconds", "duration", spare=1),
-    Column("created", "created_at", "time"),
-    Column("error", "error_message", spare=2, grows=True),
-)
-PROMPTS = (
-    Column("prompt", "id", "id"),
-    Column("agent", "agent_id", "id", spare=4),
-    Column("type", "prompt_type", spare=2),
-    Column("status", "status", "word"),
-    Column("model", "model_used", spare=3),
-    Column("tokens", "tokens", "count"),
-    Column("cost", "cost_usd", "money"),
-    Column("ms", "latency_ms", "count", spare=1),
-    Column("created", "created_at", "time", spare=1),
-    Column("text", "prompt_text", grows=True),
-)
+    pass
 
 
 def sessions(
@@ -118,6 +85,7 @@ def agents(
     """
     from orchdb.cli.filters import sessions as sessions_meant
     from orchdb.cli.filters import when, words
+    from orchdb.inspection.identifiers import names_of_definitions
 
     view = View.of(db, as_json, plain, utc, full)
     start, end = when("--since", since, utc=utc), when("--until", until, utc=utc)
@@ -134,7 +102,7 @@ def agents(
             )
             names = await names_of_definitions(manager, (row["orchestrator_agent_id"] for row in found))
             rows = [{**row, "definition_name": names.get(row["orchestrator_agent_id"])} for row in found]
-            short = await short_ids(manager, view, rows, "id")
+            short = await view.short(manager, rows, "id")
         view.rows(_for(view, rows, _with_seconds), AGENTS, nothing="No agents.", short=short)
 
     run_reading(find())
@@ -195,27 +163,10 @@ def prompts(
                 newest_first=True,
                 limit=None if everything else limit,
             )
-            short = await short_ids(manager, view, rows, "id", "agent_id")
+            short = await view.short(manager, rows, "id", "agent_id")
         view.rows(_for(view, rows, _with_sums), PROMPTS, nothing="No prompts.", short=short)
 
     run_reading(find())
-
-
-async def names_of_definitions(db: DatabaseManager, ids: Iterable[str]) -> dict[str, str]:
-    """The names of definitions, also of those that were deleted, by their ids."""
-    found = [await db.get_orchestrator_agent(one, include_deleted=True) for one in sorted(set(ids))]
-    return {row["id"]: row["name"] for row in found if row is not None}
-
-
-async def short_ids(db: DatabaseManager, view: View, rows: Sequence[Mapping[str, Any]], *keys: str) -> dict[str, str]:
-    """What a table shows instead of the ids of the rows, and of their sessions; nothing where they stay whole."""
-    from orchdb.inspection.identifiers import shortened, shortened_sessions
-
-    if not view.for_people or view.full:
-        return {}
-    ids = [row[key] for row in rows for key in keys if row[key] is not None]
-    sessions_of_rows = [row["session_id"] for row in rows if "session_id" in row]
-    return {**await shortened(db, ids), **await shortened_sessions(db, sessions_of_rows)}
 
 
 def seconds_between(start: str | None, end: str | None) -> float | None:

@@ -8,28 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchdb.cli import cells, options
+from orchdb.cli.columns import LINES, SYSTEM_LINES
 from orchdb.cli.running import reading, run_reading
 from orchdb.cli.view import Column, View
 
 if TYPE_CHECKING:
     from orchdb.cli.filters import Levels
     from orchdb.manager import DatabaseManager
-
-LINES = (
-    Column("time", "created_at", "time"),
-    Column("level", "log_level", "word"),
-    Column("agent", "agent_id", "id"),
-    Column("type", "log_type", spare=1),
-    Column("message", "message", grows=True),
-    Column("details", "details", "json", spare=2, grows=True),
-)
-SYSTEM_LINES = (
-    Column("time", "created_at", "time"),
-    Column("level", "log_level", "word"),
-    Column("component", "component"),
-    Column("message", "message", grows=True),
-    Column("details", "details", "json", spare=1, grows=True),
-)
 
 
 def logs(
@@ -130,7 +115,6 @@ class _Source:
     async def show(self, *, follow: bool) -> None:
         """Write the lines there are, and with ``follow`` those that come."""
         from orchdb.cli import filters
-        from orchdb.cli.lists import short_ids
 
         async with reading(self._view.location) as db:
             if not self._system:
@@ -139,7 +123,7 @@ class _Source:
             coming = self._tail(db) if follow else None  # before the look at what is there, so that none is missed
             rows: list[Any] = await self._recent(db)
             keys = () if self._system else ("agent_id",)
-            short = await short_ids(db, self._view, rows, *keys)
+            short = await self._view.short(db, rows, *keys)
             shown = [*reversed(rows)]
             if coming is None:
                 self._view.rows(shown, self._columns, nothing="No log lines.", short=short)

@@ -7,9 +7,13 @@ import errno
 import io
 import os
 from collections.abc import Iterable
+from itertools import islice
 from typing import NoReturn
 
 from rich.console import Console
+
+_AT_A_TIME = 500
+"""Lines."""
 
 
 class Output(Console):
@@ -17,10 +21,12 @@ class Output(Console):
 
     def lines(self, lines: Iterable[str]) -> None:
         """Write lines as they are, at once, without a look at the width of the terminal."""
-        text = "".join(f"{line}\n" for line in lines)
+        remaining = iter(lines)
         try:
-            self.file.write(text)
-            self.file.flush()
+            # In portions: of one write that is longer than a pipe, Python does not notice that nobody reads the rest.
+            while portion := "".join(f"{line}\n" for line in islice(remaining, _AT_A_TIME)):
+                self.file.write(portion)
+                self.file.flush()
         except BrokenPipeError:
             self.on_broken_pipe()
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from orchdb.cli.output import Output
+from orchdb.cli.running import REFUSED
 from orchdb.scaffold import Plan, ScaffoldService
 
 REMARKS = {"create": "new", "keep": "is the same already", "overwrite": "differs"}
@@ -38,7 +39,7 @@ def scaffold(
     if refused:
         remark = f"Left as it is, because it differs: {', '.join(refused)}. With --force it is overwritten."
         Output(stderr=True).print(remark, style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1)
+        raise typer.Exit(REFUSED)
 
 
 def _show(plan: Plan, console: Output, *, force: bool) -> None:

@@ -84,10 +84,9 @@ def show(
 
 
 async def _short(manager: Any, view: View, record: Record) -> dict[str, str]:
-    from orchdb.cli.lists import short_ids
 
-    found = await short_ids(manager, view, record["agents"], "id")
-    return found | await short_ids(manager, view, record["prompts"], "id")
+    found = await view.short(manager, record["agents"], "id")
+    return found | await view.short(manager, record["prompts"], "id")
 
 
 def _print(view: View, record: Record, short: Mapping[str, str]) -> None:
@@ -112,8 +111,7 @@ def _print(view: View, record: Record, short: Mapping[str, str]) -> None:
 def _belonging(view: View, record: Record, short: Mapping[str, str]) -> None:
     from rich.text import Text
 
-    from orchdb.cli.lists import AGENTS, PROMPTS
-    from orchdb.cli.logs import LINES
+    from orchdb.cli.columns import AGENTS, LINES, PROMPTS
 
     agents = [column for column in AGENTS if column.key not in ("definition_name", "session_id", "seconds")]
     prompts = [column for column in PROMPTS if column.key not in ("agent_id", "tokens")]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import date, time
-from typing import TYPE_CHECKING, Annotated, Any
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -101,16 +102,16 @@ def _kind(rows: Sequence[Mapping[str, Any]], key: str) -> Any:
     return "number" if numbers else "json"
 
 
-def _value(value: Any) -> Any:
+def _value(value: object) -> Any:
     """What JSON can hold of a value that a driver gives."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, Decimal):
+        return float(value)
     if isinstance(value, (bytes, bytearray)):
         return value.hex()
     if isinstance(value, Sequence):
-        several: Sequence[Any] = value
-        return [_value(each) for each in several]
+        return [_value(each) for each in cast("Sequence[object]", value)]
     if isinstance(value, Mapping):
-        fields: Mapping[Any, Any] = value
-        return {str(name): _value(each) for name, each in fields.items()}
+        return {str(name): _value(each) for name, each in cast("Mapping[object, object]", value).items()}
     return value.isoformat() if isinstance(value, (date, time)) else str(value)

@@ -7,19 +7,9 @@ from typing import Annotated
 import typer
 
 from orchdb.cli import options
+from orchdb.cli.columns import BOARD
 from orchdb.cli.running import reading, run_reading
-from orchdb.cli.view import Column, View
-
-BOARD = (
-    Column("", "sign", "word"),
-    Column("agent", "id", "id"),
-    Column("name", "definition_name", grows=True),
-    Column("status", "status", "word"),
-    Column("age", "seconds", "duration"),
-    Column("idle", "idle_seconds", "duration", spare=1),
-    Column("cost", "cost_usd", "money", spare=2),
-    Column("last line", "last_message", grows=True),
-)
+from orchdb.cli.view import View
 
 
 def top(
@@ -49,7 +39,6 @@ def top(
     """
     from orchdb.cli.filters import sessions as sessions_meant
     from orchdb.cli.filters import span
-    from orchdb.cli.lists import short_ids
     from orchdb.inspection.board import get_board
 
     view = View.of(db, as_json, plain, utc, full)
@@ -58,7 +47,7 @@ def top(
     async def show_once() -> None:
         async with reading(view.location) as manager:
             rows = await get_board(manager, session_id=await sessions_meant(manager, session), stuck_seconds=stuck)
-            short = await short_ids(manager, view, rows, "id")
+            short = await view.short(manager, rows, "id")
         view.rows(rows, BOARD, nothing="Nobody is at work.", short=short)
 
     if once or not view.for_people:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from orchdb.location import Location
+    from orchdb.manager import DatabaseManager
 
 Kind = Literal["text", "id", "time", "money", "count", "word", "duration", "json", "number"]
 _NUMBERS = frozenset({"money", "count", "duration", "number"})
@@ -89,6 +90,16 @@ class View:
     def zone(self) -> tzinfo | None:
         """The zone of times; ``None`` for that of the machine."""
         return UTC if self.utc else None
+
+    async def short(self, db: DatabaseManager, rows: Sequence[Mapping[str, Any]], *keys: str) -> dict[str, str]:
+        """What a table shows instead of the ids of rows, and of their sessions; nothing where they stay whole."""
+        from orchdb.inspection.identifiers import shortened, shortened_sessions
+
+        if not self.for_people or self.full:
+            return {}
+        ids = [row[key] for row in rows for key in keys if row[key] is not None]
+        sessions = [row["session_id"] for row in rows if "session_id" in row]
+        return {**await shortened(db, ids), **await shortened_sessions(db, sessions)}
 
     def json(self, value: object) -> None:
         """Write a value as one line of JSON."""

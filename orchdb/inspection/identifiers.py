@@ -105,6 +105,13 @@ async def shortened_sessions(db: DatabaseManager, names: Iterable[str]) -> dict[
     return short
 
 
+async def names_of_definitions(db: DatabaseManager, ids: Iterable[str]) -> dict[str, str]:
+    """Look up the names of definitions, also of deleted ones, by their ids."""
+    table = orchestrator_agents.c
+    found = await db.conn.execute(select(table.id, table.name).where(table.id.in_(sorted(set(ids)))))
+    return {str(name): str(told) for name, told in found}
+
+
 def _differs_at(name: str, other: str) -> int:
     """How many characters tell the one from the other."""
     same = (place for place, (mine, theirs) in enumerate(zip(name, other, strict=False)) if mine != theirs)

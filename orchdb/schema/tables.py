@@ -172,8 +172,8 @@ prompts = Table(
     CheckConstraint("prompt_type <> ''", name="ck_prompts_prompt_type"),
     CheckConstraint(_one_of("status", PROMPT_STATUSES), name="ck_prompts_status"),
 )
-# What usage is summed up from, so that it reads these two alone. Without the type of prompts: with the model beside it a
-# row could be longer than an index of Postgres takes.
+# What usage is summed up from, so that it reads these two alone. Without the type of prompts: with the model beside it
+# a row could be longer than an index of Postgres takes.
 _FIGURES = [
     *(prompts.c.deleted_at, prompts.c.status, prompts.c.cost_usd, prompts.c.tokens_input, prompts.c.tokens_output),
     *(prompts.c.tokens_cache_read, prompts.c.tokens_cache_write, prompts.c.latency_ms, prompts.c.model_used),

@@ -20,7 +20,7 @@ LAYERS = (
     ("database",),
     ("executor",),
     ("blocks",),
-    ("turns", "backend"),
+    ("turns", "backend", "looking"),
     ("connections",),
     ("statements", "own_statements", "models", "cursors", "scaffold", "tables"),
     ("schema",),

@@ -66,6 +66,7 @@ WHOLE: dict[str, Call] = {
     "completed and failed prompts": lambda db: db.list_prompts(status=("completed", "failed"), limit=100),
     "recent agent logs of a usual level": lambda db: db.list_recent_agent_logs(log_level="INFO"),
     "recent agent logs from a usual level on": lambda db: db.list_recent_agent_logs(min_level="INFO"),
+    "usage since": lambda db: db.usage((), since=SINCE),
     "definitions of some types": lambda db: db.list_orchestrator_agents(agent_type=("utility", "planner"), limit=100),
 }
 """Lists without a filter, or with one that most of the rows fit: they walk an index in its order."""
@@ -161,6 +162,10 @@ SORTED: dict[str, Call] = {
     "root agents of a session": lambda db: db.list_agents(SESSION, root=True, limit=20),
     "an agent's logs from a level on": lambda db: db.get_agent_logs(AGENT, min_level="WARNING", limit=100),
     "all prompts of a session": lambda db: db.list_prompts(session_id=SESSION),
+    "usage of a session": lambda db: db.usage("agent", session_id=SESSION),
+    "usage of a session by model": lambda db: db.usage(("agent", "model"), session_id=SESSION),
+    "usage of agents since": lambda db: db.usage((), agent_id=(AGENT, PARENT), since=SINCE),
+    "the tree of a session": lambda db: db.agent_tree(SESSION),
 }
 """Lists that search indexes, and may sort: so many rows of each agent of a session, one of each name, or those of a
 scope that a second filter makes so few that an engine rather takes both indexes."""
@@ -195,6 +200,7 @@ NEEDED_BY = {
     "idx_agents_orch": "agents of a definition",
     "idx_agents_parent": "agents of a parent",
     "idx_agents_status": "agents by status",
+    "idx_agents_deleted": "usage since",
     "idx_prompts_agent": "prompts",
     "idx_prompts_created": "prompts of all agents",
     "idx_prompts_model": "prompts by model",
