@@ -43,9 +43,9 @@ def tree(
     plain: options.Plain = False,
     full: options.Full = False,
 ) -> None:
-    """Show the agents of a session as a tree, with what each has cost and what all below it have.
+    """Show the agents of a session as a tree, with what each has cost.
 
-    An agent whose parent is in another session, or gone, stands at the top. With --json it is one agent a line, each
+    Beside it stands what it and all below it have cost. An agent whose parent is in another session, or gone, stands at the top. With --json it is one agent a line, each
     with its "depth", behind the one above it.
 
     Examples:

@@ -2,7 +2,8 @@
 
 from typing import Literal, NotRequired, TypedDict
 
-from orchdb.rows import AgentRow
+# With what the annotations of its rows name: they are read where a row is derived.
+from orchdb.rows import AgentRow, JsonValue  # noqa: F401
 
 UsageKey = Literal["session", "agent", "definition", "model", "prompt_type", "status", "day", "hour"]
 """What usage can be grouped by."""

@@ -272,9 +272,15 @@ def _of_agents(keys: tuple[str, ...], scope: Scope) -> Select[Any]:
     sums = _sums(scope).subquery("sums")
     beyond = _whole(func.sum(_beyond(sums))).label("unattributed")
     columns = [AGENT_KEYS[key].label(key) for key in keys]
+    apart = [_by_agent_key(key, scope) for key in keys]
     core = select(*columns, *_added(sums), beyond)
     core = core.select_from(agents.outerjoin(sums, sums.c.agent_id == agents.c.id)).where(*_agents_in(scope))
-    return core.group_by(*(AGENT_KEYS[key] for key in keys))
+    return core.group_by(*apart)
+
+
+def _by_agent_key(key: str, scope: Scope) -> ColumnElement[Any]:
+    """What tells agents apart; where they are few, not in the order of an index that has all others too."""
+    return unordered(AGENT_KEYS[key]) if _is_narrow(scope) else AGENT_KEYS[key]
 
 
 def _of_prompts(keys: tuple[str, ...], scope: Scope, width: Width | None, by_latency: bool) -> Select[Any]:
@@ -285,8 +291,8 @@ def _of_prompts(keys: tuple[str, ...], scope: Scope, width: Width | None, by_lat
         return _sums(scope, own, width, by_agent=False).add_columns(nothing)
     by_agent = len(own) < len(keys)
     sums = _sums(scope, own, width, by_latency=by_latency, by_agent=by_agent).subquery("sums")
-    apart = [AGENT_KEYS[key] if key in AGENT_KEYS else sums.c[key] for key in keys]
-    columns: list[Any] = [column.label(key) for column, key in zip(apart, keys, strict=True)]
+    columns: list[Any] = [(AGENT_KEYS[key] if key in AGENT_KEYS else sums.c[key]).label(key) for key in keys]
+    apart: list[Any] = [_by_agent_key(key, scope) if key in AGENT_KEYS else sums.c[key] for key in keys]
     if width is not None:
         apart.append(sums.c.stretch)
         columns.append(sums.c.stretch)
@@ -309,7 +315,7 @@ def _latency_counts(sums: FromClause) -> Label[str]:
 def _beyond_prompts(keys: tuple[str, ...], scope: Scope, width: Width | None, by_latency: bool) -> Select[Any]:
     """What agents carry beyond all their prompts: at the time when they were created, and of no model."""
     costs = _costs_by_agent(scope).subquery("costs")
-    apart: list[Any] = [AGENT_KEYS[key] for key in keys if key in AGENT_KEYS]
+    apart: list[Any] = [_by_agent_key(key, scope) for key in keys if key in AGENT_KEYS]
     columns: list[Any] = [
         (AGENT_KEYS[key] if key in AGENT_KEYS else cast(null(), PROMPT_KEYS[key].type)).label(key) for key in keys
     ]
