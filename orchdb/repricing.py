@@ -12,7 +12,7 @@ from typing import Any, TypedDict, cast
 from orchdb import prices
 from orchdb.cursors import cursor_of
 from orchdb.manager import DatabaseManager, Transaction
-from orchdb.rows import ENDED_STATUSES, PromptRow, Time
+from orchdb.rows import PromptRow, PromptStatus, Time
 
 _AT_A_TIME = 500
 _NANO = 1_000_000_000
@@ -135,7 +135,7 @@ async def _apply(tx: Transaction, agent_id: str, repriced: Iterable[Repriced], p
         prompt = await tx.get_prompt(one["id"])
         if prompt is None or prompt["cost_usd"] != one["old_usd"]:
             continue
-        metadata = prompt["metadata"] if isinstance(prompt["metadata"], Mapping) else {}
+        metadata: Any = prompt["metadata"] if isinstance(prompt["metadata"], Mapping) else {}
         await tx.update_prompt(one["id"], cost_usd=one["new_usd"], metadata={**metadata, "price_list": price_list})
         changed += 1
         if one["old_usd"] is None:
@@ -154,9 +154,10 @@ async def _prompts(
 ) -> AsyncIterator[PromptRow]:
     after: str | None = None
     sessions = None if session_id is None else [*session_id]
+    ended: tuple[PromptStatus, ...] = ("completed", "failed", "cancelled")
     while True:
         page = await db.list_prompts(
-            session_id=sessions, status=ENDED_STATUSES, since=since, until=until, limit=_AT_A_TIME, after=after
+            session_id=sessions, status=ended, since=since, until=until, limit=_AT_A_TIME, after=after
         )
         for prompt in page:
             yield prompt
@@ -174,15 +175,17 @@ def _is_open(prompt: PromptRow, price_list: str, *, zeros: bool) -> bool:
         return True
     if zeros and prompt["cost_usd"] == 0:
         return True
-    priced_by = prompt["metadata"].get("price_list") if isinstance(prompt["metadata"], Mapping) else None
-    return isinstance(priced_by, str) and priced_by.split(" ")[0] == price_list.split(" ")[0]
+    metadata: Any = prompt["metadata"]
+    priced_by: object = cast("dict[str, object]", metadata).get("price_list") if isinstance(metadata, dict) else None
+    return isinstance(priced_by, str) and priced_by.partition(" ")[0] == price_list.partition(" ")[0]
 
 
 def _usage(prompt: PromptRow) -> dict[str, int]:
     counts = {name: cast(Any, prompt)[name] or 0 for name in _TOKENS}
     metadata: Any = prompt["metadata"]
-    if isinstance(metadata, Mapping):
-        counts |= {name: metadata[name] for name in _PARTS if isinstance(metadata.get(name), int)}
+    if isinstance(metadata, dict):
+        known = cast("dict[str, Any]", metadata)
+        counts |= {name: known[name] for name in _PARTS if type(known.get(name)) is int and known[name] > 0}
     return counts
 
 

@@ -47,11 +47,10 @@ def compact(number: int) -> str:
     """A count in at most five characters: ``947``, ``12.9k``, ``1.87M``."""
     if number < 1000:
         return str(number)
-    amount, unit = float(number), ""
-    for unit in ("k", "M", "G", "T"):
-        amount /= 1000
-        if amount < 999.5:
-            break
+    amount, units = float(number), iter(("k", "M", "G", "T", "P", "E"))
+    unit = ""
+    while amount >= 999.5:
+        amount, unit = amount / 1000, next(units)
     return f"{amount:.{2 if amount < 9.995 else 1 if amount < 99.95 else 0}f}{unit}"
 
 

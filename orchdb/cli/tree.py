@@ -45,8 +45,8 @@ def tree(
 ) -> None:
     """Show the agents of a session as a tree, with what each has cost.
 
-    Beside it stands what it and all below it have cost. An agent whose parent is in another session, or gone, stands at the top. With --json it is one agent a line, each
-    with its "depth", behind the one above it.
+    Beside it stands what it and all below it have cost. An agent whose parent is in another session, or gone, stands at
+    the top. With --json it is one agent a line, each with its "depth", behind the one above it.
 
     Examples:
 

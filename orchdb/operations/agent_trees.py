@@ -26,7 +26,7 @@ def nested(rows: Sequence[Mapping[str, Any]], top: str | None, *, include_delete
     shown: dict[str, str | None] = {}
     for row in _downwards(ordered, above):
         parent = above[row["id"]]
-        shown[row["id"]] = shown[parent] if parent in hidden else parent
+        shown[row["id"]] = shown[parent] if parent is not None and parent in hidden else parent
     nodes = {row["id"]: _node(row) for row in ordered if row["id"] not in hidden}
     totals = {row["id"]: Totals(row, OF_TREES) for row in ordered if row["id"] not in hidden}
     roots: list[AgentNode] = []
@@ -58,7 +58,7 @@ def _above(ordered: Sequence[Mapping[str, Any]], top: str | None) -> dict[str, s
             line[agent] = None
             agent = above[agent]
         if agent in line:
-            members = [*line][[*line].index(cast(str, agent)) :]
+            members = [*line][[*line].index(agent) :]
             first = next(other["id"] for other in ordered if other["id"] in members)
             above[first] = None
         safe.update(line)

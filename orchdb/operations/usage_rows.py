@@ -3,7 +3,7 @@
 from typing import Literal, NotRequired, TypedDict
 
 # With what the annotations of its rows name: they are read where a row is derived.
-from orchdb.rows import AgentRow, JsonValue  # noqa: F401
+from orchdb.rows import AgentRow, JsonValue  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 UsageKey = Literal["session", "agent", "definition", "model", "prompt_type", "status", "day", "hour"]
 """What usage can be grouped by."""

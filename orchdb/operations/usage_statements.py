@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import (
     CTE,
     BigInteger,
     ColumnElement,
-    CompoundSelect,
     Dialect,
     FromClause,
     Label,
-    Select,
     Subquery,
     Text,
     case,
@@ -37,6 +35,8 @@ from orchdb.schema.sums import Width, nano_dollars, stretch_of, unordered
 from orchdb.schema.tables import agents, orchestrator_agents, prompts
 from orchdb.statements import CompiledStatement, Statement
 
+Core: TypeAlias = Any
+"""A selection; SQLAlchemy's own type would count its columns."""
 AGENT_KEYS = {
     "session": agents.c.session_id,
     "agent": agents.c.id,
@@ -104,7 +104,7 @@ def usage(keys: tuple[str, ...], scope: Scope, width: Width | None, by_latency: 
     agent_keys = tuple(key for key in keys if key in AGENT_KEYS)
     whole = len(agent_keys) == len(keys) and not (scope.bounds or scope.model.equal or scope.model.among or width)
     if whole and not by_latency:
-        core: Select[Any] | CompoundSelect[Any] = _of_agents(keys, scope)
+        core = _of_agents(keys, scope)
     else:
         core = _of_prompts(keys, scope, width, by_latency)
         if not (scope.model.equal or scope.model.among):
@@ -126,7 +126,7 @@ def tree(of_session: bool, include_deleted: bool) -> Sums:
     return Sums(agents, _tree(Scope(shape, subtree=not of_session, include_deleted=include_deleted)))
 
 
-def _tree(scope: Scope) -> Select[Any]:
+def _tree(scope: Scope) -> Core:
     sums = _sums(scope).subquery("sums")
     there = agents.outerjoin(sums, sums.c.agent_id == agents.c.id)
     there = there.outerjoin(orchestrator_agents, orchestrator_agents.c.id == agents.c.orchestrator_agent_id)
@@ -135,10 +135,11 @@ def _tree(scope: Scope) -> Select[Any]:
     beyond = _beyond(sums).label("sum_unattributed")
     shown = [column for column in agents.c if column.name != "lease_id"]
     chosen = _agents_in(scope._replace(include_deleted=True))
-    return select(*shown, name, *figures, beyond).select_from(there).where(*chosen)
+    core = select(*shown, name, *figures, beyond).select_from(there).where(*chosen)
+    return core
 
 
-def _chosen(scope: Scope) -> Select[Any]:
+def _chosen(scope: Scope) -> Core:
     """The ids of the agents in the scope."""
     return select(agents.c.id).where(*_agents_in(scope)).correlate(None)
 
@@ -179,7 +180,7 @@ def _sums(
     *,
     by_latency: bool = False,
     by_agent: bool = True,
-) -> Select[Any]:
+) -> Core:
     """The figures of the prompts, told apart by ``keys`` of their own, and by agent."""
     fits = _prompts.fits(scope.model, scope.bounds, include_deleted=scope.include_deleted)
     if _is_narrow(scope):
@@ -197,7 +198,8 @@ def _sums(
     if by_latency:
         own.append(_whole(columns.latency_ms).label("latency"))
         apart.append(_whole(columns.latency_ms))
-    return select(*own, *_figures(columns)).where(*fits).group_by(*apart)
+    core = select(*own, *_figures(columns)).where(*fits).group_by(*apart)
+    return core
 
 
 def _in_stretches(names: Sequence[str], fits: Sequence[ColumnElement[bool]], width: Width) -> Any:
@@ -267,7 +269,7 @@ def _beyond(sums: FromClause) -> ColumnElement[int]:
     return case((beyond > zero, beyond), else_=zero)
 
 
-def _of_agents(keys: tuple[str, ...], scope: Scope) -> Select[Any]:
+def _of_agents(keys: tuple[str, ...], scope: Scope) -> Core:
     """The figures of agents with all their prompts, and what they carry beyond those."""
     sums = _sums(scope).subquery("sums")
     beyond = _whole(func.sum(_beyond(sums))).label("unattributed")
@@ -283,7 +285,7 @@ def _by_agent_key(key: str, scope: Scope) -> ColumnElement[Any]:
     return unordered(AGENT_KEYS[key]) if _is_narrow(scope) else AGENT_KEYS[key]
 
 
-def _of_prompts(keys: tuple[str, ...], scope: Scope, width: Width | None, by_latency: bool) -> Select[Any]:
+def _of_prompts(keys: tuple[str, ...], scope: Scope, width: Width | None, by_latency: bool) -> Core:
     """The figures of prompts that are told apart, or chosen."""
     own = tuple(key for key in keys if key in PROMPT_KEYS)
     nothing: Label[int] = literal_column("0", BigInteger()).label("unattributed")
@@ -312,7 +314,7 @@ def _latency_counts(sums: FromClause) -> Label[str]:
     return counts
 
 
-def _beyond_prompts(keys: tuple[str, ...], scope: Scope, width: Width | None, by_latency: bool) -> Select[Any]:
+def _beyond_prompts(keys: tuple[str, ...], scope: Scope, width: Width | None, by_latency: bool) -> Core:
     """What agents carry beyond all their prompts: at the time when they were created, and of no model."""
     costs = _costs_by_agent(scope).subquery("costs")
     apart: list[Any] = [_by_agent_key(key, scope) for key in keys if key in AGENT_KEYS]
@@ -331,7 +333,7 @@ def _beyond_prompts(keys: tuple[str, ...], scope: Scope, width: Width | None, by
     return core.group_by(*apart)
 
 
-def _costs_by_agent(scope: Scope) -> Select[Any]:
+def _costs_by_agent(scope: Scope) -> Core:
     """What all prompts of each agent cost, whenever that was."""
     fits = _prompts.fits(Shape(), include_deleted=scope.include_deleted)
     if _is_narrow(scope):
@@ -339,7 +341,8 @@ def _costs_by_agent(scope: Scope) -> Select[Any]:
     elif scope.bounds:
         fits.append(prompts.c.agent_id.in_(select(agents.c.id).where(*_created_in(scope))))
     nanos = _whole(func.sum(nano_dollars(prompts.c.cost_usd))).label("nanos")
-    return select(prompts.c.agent_id, nanos).where(*fits).group_by(prompts.c.agent_id)
+    core = select(prompts.c.agent_id, nanos).where(*fits).group_by(prompts.c.agent_id)
+    return core
 
 
 def _created_in(scope: Scope) -> list[ColumnElement[bool]]:
@@ -355,8 +358,9 @@ def _none_of(figure: str) -> Label[Any]:
     return nothing.label(figure)
 
 
-def _with_names(usage: Subquery) -> Select[Any]:
+def _with_names(usage: Subquery) -> Core:
     """The figures with the names of definitions."""
     name = orchestrator_agents.c.name.label("definition_name")
     named = usage.outerjoin(orchestrator_agents, orchestrator_agents.c.id == usage.c.definition)
-    return select(*usage.c, name).select_from(named)
+    core = select(*usage.c, name).select_from(named)
+    return core

@@ -148,7 +148,7 @@ def grouped(
     elif not groups:
         groups = {(): Totals()}
     times = [place for place, key in enumerate(keys) if key in TIME_KEYS]
-    ordered = sorted(groups.items(), key=lambda item: _order(*item, times))[:limit]
+    ordered = sorted(groups.items(), key=lambda item: _order(item[0], item[1], times))[:limit]
     return [totals.row(_named(keys, group, names), percentiles=percentiles) for group, totals in ordered]
 
 

@@ -350,7 +350,8 @@ def sqlite_faults(connection: sqlite3.Connection, statement: Asked, *, chosen: b
     return [
         step
         for step in steps
-        if ("TEMP B-TREE" in step and ordered) or (step.startswith("SCAN") and step[5:] not in OF_STATEMENTS and (chosen or "INDEX" not in step))
+        if ("TEMP B-TREE" in step and ordered)
+        or (step.startswith("SCAN") and step[5:] not in OF_STATEMENTS and (chosen or "INDEX" not in step))
     ]
 
 

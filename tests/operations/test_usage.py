@@ -92,7 +92,7 @@ async def test_what_an_agent_carries_beyond_its_prompts_is_unattributed_and_has_
     (session,) = await db.usage()
     assert (session["cost_usd"], session["unattributed_usd"]) == (0.75, 0.25)
     by_model = await db.usage("model")
-    assert [(row["model"], row["cost_usd"], row["unattributed_usd"], row["prompts"]) for row in by_model] == [  # type: ignore[typeddict-item]
+    assert [(row["model"], row["cost_usd"], row["unattributed_usd"], row["prompts"]) for row in by_model] == [
         ("large", 0.5, 0.0, 1),
         (None, 0.25, 0.25, 0),
     ]
@@ -125,7 +125,7 @@ async def test_the_dearest_comes_first_and_days_come_in_time(db: DatabaseManager
     for day, usd, model in ((1, 1.0, "b"), (2, 5.0, "a"), (3, 2.0, "b"), (3, 3.0, "a")):
         await asked(db, agent_id, usd, model, created_at=f"2026-01-0{day}T12:00:00")
     await db.update_agent(agent_id, cost_usd=0.0)
-    assert [row["model"] for row in await db.usage("model")] == ["a", "b"]  # type: ignore[typeddict-item]
+    assert [row["model"] for row in await db.usage("model")] == ["a", "b"]
     days: list[Any] = await db.usage(("model", "day"))
     assert [(row["day"], row["model"]) for row in days] == [
         ("2026-01-01", "b"),
@@ -293,7 +293,7 @@ async def test_who_is_below_a_hidden_agent_stands_below_the_next_one_above(db: D
 async def test_another_programs_circle_is_shown_once_and_ends(db: DatabaseManager, target: Any) -> None:
     agents = await line_of(db, 3)
     run_elsewhere(target.url, f"UPDATE agents SET parent_agent_id = '{agents[2]}' WHERE id = '{agents[0]}'")
-    line = [(agents[0], [(agents[1], [(agents[2], [])])])]
+    line: Any = [(agents[0], [(agents[1], [(agents[2], [])])])]
     assert ids(await db.agent_tree("session-1")) == line
     assert ids(await db.agent_tree(agent_id=agents[1])) == [(agents[1], [(agents[2], [(agents[0], [])])])]
     for agent in agents:

@@ -32,18 +32,17 @@ async def history(db: DatabaseManager, chance: random.Random) -> None:
         agents.append(
             await db.create_agent(chance.choice(definitions), session, parent, cost_usd=cost, created_at=moment(chance))
         )
-    prompts: list[str] = []
-    for _ in range(chance.randrange(20, 60)):
-        prompts.append(
-            await db.create_prompt(
-                chance.choice(agents),
-                chance.choice(("adw", "command")),
-                "Do it",
-                model_used=chance.choice(MODELS),
-                created_at=moment(chance),
-                cost_usd=chance.choice((0.0, None)),
-            )
+    prompts = [
+        await db.create_prompt(
+            chance.choice(agents),
+            chance.choice(("adw", "command")),
+            "Do it",
+            model_used=chance.choice(MODELS),
+            created_at=moment(chance),
+            cost_usd=chance.choice((0.0, None)),
         )
+        for _ in range(chance.randrange(20, 60))
+    ]
     for _ in range(150):
         await step(db, chance, agents, prompts)
 
@@ -126,7 +125,7 @@ async def test_each_agent_of_a_tree_has_its_own_usage_and_that_of_all_below_it(d
     for agent in model.agents:
         for deleted in (False, True):
             for node in flat(await db.agent_tree(agent_id=agent, include_deleted=deleted)):
-                one = {"agent_id": node["id"], "include_deleted": deleted}
+                one: dict[str, Any] = {"agent_id": node["id"], "include_deleted": deleted}
                 assert [node["usage"]] == model.usage((), **one)
                 assert [node["subtree_usage"]] == model.usage((), subtree=True, **one)
 

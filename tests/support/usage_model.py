@@ -129,7 +129,7 @@ class Model:
 
 def _between(row: Any, filters: Mapping[str, Any]) -> bool:
     created: str = row["created_at"]
-    return filters.get("since", "") <= created < filters.get("until", "9999")
+    return bool(filters.get("since", "") <= created < filters.get("until", "9999"))
 
 
 def _order(group_by: Sequence[str]) -> Callable[[Row], Any]:
