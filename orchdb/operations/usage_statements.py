@@ -135,8 +135,7 @@ def _tree(scope: Scope) -> Core:
     beyond = _beyond(sums).label("sum_unattributed")
     shown = [column for column in agents.c if column.name != "lease_id"]
     chosen = _agents_in(scope._replace(include_deleted=True))
-    core = select(*shown, name, *figures, beyond).select_from(there).where(*chosen)
-    return core
+    return select(*shown, name, *figures, beyond).select_from(there).where(*chosen)
 
 
 def _chosen(scope: Scope) -> Core:
@@ -198,8 +197,7 @@ def _sums(
     if by_latency:
         own.append(_whole(columns.latency_ms).label("latency"))
         apart.append(_whole(columns.latency_ms))
-    core = select(*own, *_figures(columns)).where(*fits).group_by(*apart)
-    return core
+    return select(*own, *_figures(columns)).where(*fits).group_by(*apart)
 
 
 def _in_stretches(names: Sequence[str], fits: Sequence[ColumnElement[bool]], width: Width) -> Any:
@@ -341,8 +339,7 @@ def _costs_by_agent(scope: Scope) -> Core:
     elif scope.bounds:
         fits.append(prompts.c.agent_id.in_(select(agents.c.id).where(*_created_in(scope))))
     nanos = _whole(func.sum(nano_dollars(prompts.c.cost_usd))).label("nanos")
-    core = select(prompts.c.agent_id, nanos).where(*fits).group_by(prompts.c.agent_id)
-    return core
+    return select(prompts.c.agent_id, nanos).where(*fits).group_by(prompts.c.agent_id)
 
 
 def _created_in(scope: Scope) -> list[ColumnElement[bool]]:
@@ -362,5 +359,4 @@ def _with_names(usage: Subquery) -> Core:
     """The figures with the names of definitions."""
     name = orchestrator_agents.c.name.label("definition_name")
     named = usage.outerjoin(orchestrator_agents, orchestrator_agents.c.id == usage.c.definition)
-    core = select(*usage.c, name).select_from(named)
-    return core
+    return select(*usage.c, name).select_from(named)

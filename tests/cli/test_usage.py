@@ -95,8 +95,7 @@ def test_the_digits_of_a_total_are_the_sum_of_those_above_it(
 
     asyncio.run(more())
     monkeypatch.setattr(Output, "is_terminal", property(lambda self: True))
-    monkeypatch.setenv("COLUMNS", "80")
-    shown = re.sub("\x1b\\[[0-9;]*m", "", done(*command, "--db", recorded_file.url))
+    shown = re.sub("\x1b\\[[0-9;]*m", "", done(*command, "--db", recorded_file.url, COLUMNS="80"))
     lines = [line for line in shown.splitlines() if "$" in line]
     assert max(map(len, shown.splitlines())) <= 80
     costs = [Decimal(re.findall(r"\$([\d.,]+)", line)[0]) for line in lines]
