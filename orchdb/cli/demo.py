@@ -34,7 +34,7 @@ def demo(
         typer.Option("--db", metavar="PATH_OR_URL", help="Where to store it. Rows that are there already stay."),
     ] = DEFAULT_FILE,
 ) -> None:
-    """Play a small session of several agents that work at the same time, and show what was stored."""
+    """Play a small session of several agents, and show what was stored."""
     asyncio.run(_demo(resolve(db, "--db"), Output()))
 
 
