@@ -255,5 +255,6 @@ async def _prepared_by_asyncpg(driver: Any, statement: str, limit: int | None) -
 async def _prepared_by_psycopg(driver: Any, statement: str, limit: int | None) -> Answer:
     cursor = await driver.execute(statement, prepare=True)
     names = [str(column.name) for column in cursor.description or ()]
-    rows = [] if not names else await cursor.fetchall() if limit is None else await cursor.fetchmany(limit)
-    return Answer(names, rows)
+    if not names:
+        return Answer([], [])
+    return Answer(names, await cursor.fetchall() if limit is None else await cursor.fetchmany(limit))
