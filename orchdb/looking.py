@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+READ_ONLY = "25006"
+"""The code of what was refused because it would write: an SQLSTATE, also where the engine has none."""
 
 Gravity = Literal["ok", "note", "warning", "error"]
 
@@ -46,6 +49,18 @@ class Finding:
     advice: str = ""
 
 
+class Answer(NamedTuple):
+    """What a statement gave.
+
+    Attributes:
+        names: Of its columns; two may be the same.
+        rows: Its rows, with the values as the driver gives them.
+    """
+
+    names: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
 class Look(ABC):
     """A database that is looked at: nothing of it is made, changed or upgraded.
 
@@ -62,6 +77,19 @@ class Look(ABC):
     @abstractmethod
     async def triggers(self) -> Collection[tuple[str, str]]:
         """The triggers on its tables: of each the table and the name."""
+
+    @abstractmethod
+    async def query(self, statement: str, limit: int | None = None) -> Answer:
+        """Run one statement as it is, if it only reads.
+
+        Args:
+            statement: In the database's own SQL.
+            limit: The most rows. By default all.
+
+        Raises:
+            OperationError: It would write, or do anything but read this database; with the code ``READ_ONLY``.
+            DBAPIError: The database does not understand it, or could not run it.
+        """
 
     @abstractmethod
     async def findings(self, *, quick: bool) -> list[Finding]:

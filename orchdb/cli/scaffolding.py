@@ -27,7 +27,10 @@ def scaffold(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that differ.")] = False,
 ) -> None:
-    """Write the database module that a project carries: adws/ and data/.gitignore."""
+    """Write the database module that a project carries.
+
+    These are the folder adws/ and the file data/.gitignore.
+    """
     service = ScaffoldService(folder)
     plan = service.build_plan(config)
     console = Output()

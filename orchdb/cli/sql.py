@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from orchdb.cli import options
-from orchdb.cli.running import REFUSED, USAGE, fail, reading, run_reading
+from orchdb.cli.running import REFUSED, USAGE, fail, run_reading
 from orchdb.cli.view import Column, View
 
 if TYPE_CHECKING:
-    from sqlalchemy.exc import DBAPIError
+    from orchdb.looking import Answer
 
 
 def sql(
@@ -47,41 +47,39 @@ def sql(
     if not text.strip():
         fail("sql: there is no statement", USAGE)
 
-    async def run() -> tuple[list[str], list[Any]]:  # noqa: RET503  # fail() does not return
-        from sqlalchemy.exc import DBAPIError, ResourceClosedError
+    async def run() -> Answer:
+        from orchdb.engines import look_at
 
-        failure = "", USAGE
-        async with reading(view.location) as manager:
-            try:
-                result = await manager.conn.exec_driver_sql(_escaped(text, manager.conn.dialect.paramstyle))
-                names = [*result.keys()]
-                return names, [*(result.fetchall() if limit is None else result.fetchmany(limit))]
-            except ResourceClosedError:  # a statement without rows
-                return [], []
-            except DBAPIError as error:
-                failure = _told(error)
-        fail(*failure)
+        async with look_at(view.location) as look:
+            return await look.query(text, limit)
 
-    names, found = run_reading(run())
-    _print(view, names, found)
-
-
-def _escaped(text: str, paramstyle: str) -> str:
-    """A percent sign is one: psycopg would take it for a parameter's."""
-    return text.replace("%", "%%") if paramstyle in ("format", "pyformat") else text
+    try:
+        answer = run_reading(run())
+    except Exception as error:
+        told = _told(error)
+        if told is None:
+            raise
+    else:
+        _print(view, answer.names, answer.rows)
+        return
+    fail(*told)
 
 
-def _told(error: DBAPIError) -> tuple[str, int]:
+def _told(error: Exception) -> tuple[str, int] | None:
     """What the database says; the statement is the user's own, so its words may be repeated."""
-    from orchdb.driver_errors import translate
+    from sqlalchemy.exc import DBAPIError
 
-    known = translate(error, "sql", None)
-    refuses = known.code in ("25006", "42501") or (known.code or "").startswith(("SQLITE_READONLY", "SQLITE_AUTH"))
-    if refuses:
-        return "sql: the statement would write, and this command only reads", REFUSED
-    said = str(error.orig).partition("\n")[0]
-    said = said.rpartition(">: ")[2] if said.startswith("<class") else said
-    return f"sql: {said}", USAGE
+    from orchdb.errors import OperationError
+    from orchdb.looking import READ_ONLY
+
+    if isinstance(error, OperationError) and error.code == READ_ONLY:
+        return f"sql: this command only reads: {error.message}", REFUSED
+    # Past the engine it is the driver's own, or with SQLAlchemy's words around it.
+    said = error.orig if isinstance(error, DBAPIError) else error
+    if type(said).__module__.partition(".")[0] in ("sqlite3", "asyncpg", "psycopg", "sqlalchemy"):
+        words = str(said).partition("\n")[0]
+        return f"sql: {words.rpartition('>: ')[2] if words.startswith('<class') else words}", USAGE
+    return None
 
 
 def _print(view: View, names: Sequence[str], found: Sequence[Any]) -> None:

@@ -61,6 +61,8 @@ async def find_agents(db: DatabaseManager, beginning: str) -> list[str]:
 
 async def find_sessions(db: DatabaseManager, beginning: str) -> list[str]:
     """Find the sessions whose id is this, or else begins with it; at most ``MOST`` ids, in their order."""
+    if not _can_be_stored(beginning):
+        return []
     name = agents.c.session_id
     statement = select(name).distinct().where(name.startswith(beginning, autoescape=True)).order_by(name).limit(MOST)
     exact = select(name).where(name == beginning).limit(1)
@@ -139,7 +141,7 @@ def _neighbours(ids: Sequence[str]) -> Any:
 
 async def _rows(db: DatabaseManager, table: Any, beginning: str) -> list[str]:
     """The ids of a table that begin so."""
-    if not beginning:
+    if not beginning or not _can_be_stored(beginning):
         return []
     text = beginning.lower()
     name = table.c.id
@@ -160,6 +162,11 @@ async def _log_lines(db: DatabaseManager, number: str) -> list[Place]:
         ids = await db.conn.execute(select(table.c.id).where(table.c.id == int(number)))
         found += [Place(table.name, str(line)) for (line,) in ids]
     return found
+
+
+def _can_be_stored(name: str) -> bool:
+    """Whether a row can have such a name; neither database takes any other one, not even to look for it."""
+    return "\0" not in name and not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _exact(found: list[str], beginning: str) -> list[str]:

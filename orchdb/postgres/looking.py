@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
@@ -12,8 +13,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchdb.backend import Options
+from orchdb.driver_errors import sqlstate
+from orchdb.errors import OperationError
 from orchdb.location import Location
-from orchdb.looking import Facts, Finding, Look, ok
+from orchdb.looking import READ_ONLY, Answer, Facts, Finding, Look, ok
 from orchdb.postgres.connecting import Endings, connect
 from orchdb.postgres.schema_lookup import look
 from orchdb.postgres.settings import PostgresSettings
@@ -58,6 +61,11 @@ _LONG = f"""
 _USED = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
 
 
+# What else there is could end the transaction that only reads, or write beside the tables.
+_READS = ("select", "with", "values", "table", "show", "explain")
+_FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*(?P<word>[a-z]+)", re.IGNORECASE | re.DOTALL)
+
+
 @asynccontextmanager
 async def look_at_server(location: Location) -> AsyncGenerator[Look]:
     """Connect to the database to look at it.
@@ -99,6 +107,20 @@ class _ServerLook(Look):
 
     async def triggers(self) -> Collection[tuple[str, str]]:
         return [(str(table), str(name)) for table, name in await self._rows(_TRIGGERS)]
+
+    async def query(self, statement: str, limit: int | None = None) -> Answer:
+        word = _FIRST_WORD.match(statement)
+        if word is None or word["word"].lower() not in _READS:
+            raise OperationError(f"only {', '.join(_READS)} can be run", code=READ_ONLY)
+        # Of one that is prepared the server takes no second one behind it.
+        run = _prepared_by_asyncpg if self._settings.asyncpg else _prepared_by_psycopg
+        try:
+            raw: Any = await self.connection.get_raw_connection()
+            return await run(raw.driver_connection, statement, limit)
+        except Exception as error:
+            if sqlstate(error) != READ_ONLY:
+                raise
+        raise OperationError("the statement would write", code=READ_ONLY)
 
     async def findings(self, *, quick: bool) -> list[Finding]:
         found = [await self._clock(), await self._server(), await self._role(), await self._rows_hidden()]
@@ -221,3 +243,18 @@ class _ServerLook(Look):
                 "dead rows", "warning", f"more dead rows than living: {', '.join(found)}", "VACUUM ANALYZE them"
             )
         return ok("dead rows", "few")
+
+
+async def _prepared_by_asyncpg(driver: Any, statement: str, limit: int | None) -> Answer:
+    prepared = await driver.prepare(statement)
+    names = [str(attribute.name) for attribute in prepared.get_attributes() or ()]
+    rows = await prepared.fetch()
+    return Answer(names, [tuple(row.values()) for row in rows][:limit])
+
+
+async def _prepared_by_psycopg(driver: Any, statement: str, limit: int | None) -> Answer:
+    cursor = await driver.execute(statement, prepare=True)
+    names = [str(column.name) for column in cursor.description or ()]
+    if not names:
+        return Answer([], [])
+    return Answer(names, await cursor.fetchall() if limit is None else await cursor.fetchmany(limit))

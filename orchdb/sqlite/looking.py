@@ -15,7 +15,9 @@ from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchdb.looking import Facts, Finding, Look, ok
+from orchdb.driver_errors import sqlite_code
+from orchdb.errors import OperationError
+from orchdb.looking import READ_ONLY, Answer, Facts, Finding, Look, ok
 from orchdb.raising import raised_as
 from orchdb.schema.sql_functions import TIME_FUNCTION
 from orchdb.schema.tables import metadata
@@ -46,7 +48,7 @@ async def look_at_file(url: URL) -> AsyncGenerator[Look]:
     path = _path_of(url)
     require(path, "`orchdb init` makes it")
     options = {"immutable": "1"} if on_read_only_medium(path) else {}
-    readers = engine(file_uri(path, mode="ro", **options), 1, configure_reader, "BEGIN")
+    readers = engine(file_uri(path, mode="ro", **options), 1, _configure, "BEGIN")
     try:
         with raised_as((sqlite3.Error, DBAPIError), partial(named, path)):
             connection = await AsyncConnection(readers).start()
@@ -72,6 +74,18 @@ class _FileLook(Look):
     async def triggers(self) -> Collection[tuple[str, str]]:
         found = await self._rows("SELECT tbl_name, name FROM sqlite_master WHERE type = 'trigger'")
         return [(str(table), str(name)) for table, name in found]
+
+    async def query(self, statement: str, limit: int | None = None) -> Answer:
+        try:
+            result = await self.connection.exec_driver_sql(statement)
+        except DBAPIError as error:
+            if sqlite_code(error) not in ("SQLITE_READONLY", "SQLITE_AUTH"):
+                raise
+        else:
+            if not result.returns_rows:
+                return Answer([], [])
+            return Answer([*result.keys()], result.fetchall() if limit is None else result.fetchmany(limit))
+        raise OperationError("the statement would write", code=READ_ONLY)
 
     async def findings(self, *, quick: bool) -> list[Finding]:
         found = [self._place(), self._permissions(), _version()]
@@ -180,6 +194,16 @@ class _FileLook(Look):
             return ok("sequences", "the next line has a number of its own")
         advice = "none is needed: SQLite goes on behind the highest id; only lines deleted since may lend theirs"
         return Finding("sequences", "note", f"sqlite_sequence is behind in {', '.join(behind)}", advice)
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    """Set up a connection that can read this file and nothing else: another one could be made by reading it."""
+    configure_reader(connection)
+    connection.set_authorizer(_authorized)
+
+
+def _authorized(action: int, *_: str | None) -> int:
+    return sqlite3.SQLITE_DENY if action in (sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH) else sqlite3.SQLITE_OK
 
 
 def _path_of(url: URL) -> Path:

@@ -91,6 +91,16 @@ def test_the_demo_stores_a_session_and_shows_it(tmp_path: Path) -> None:
     connection.close()
 
 
+def test_the_commands_of_orchdb_that_the_demo_shows_work_as_printed(tmp_path: Path) -> None:
+    output = run("demo", "--db", str(tmp_path / "it's a $demo.db")).stdout
+    commands = [shlex.split(line)[1:] for line in output.splitlines() if line.startswith("  orchdb ")]
+    assert len(commands) == len(demo_module.LOOKS)
+    for command in commands:
+        result = run(*command)
+        assert result.exit_code == 0, result.output
+    assert "the answer was cut off" in "".join(run(*command).stdout for command in commands)
+
+
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the sqlite3 program is not here")
 def test_the_commands_that_the_demo_shows_work_as_printed(tmp_path: Path) -> None:
     path = tmp_path / "it's a $demo.db"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchdb import DatabaseManager
 from orchdb.inspection.identifiers import SHORTEST
 from orchdb.inspection.sessions import SessionRow
 from orchdb.inspection.status import Status
@@ -136,7 +139,7 @@ def test_a_query_of_ones_own_reads_and_cannot_write(recorded: Recorded) -> None:
     assert objects("sql", "SELECT count(*) AS n FROM agents WHERE session_id LIKE 'n%'", *db) == [{"n": 2}]
     for writes in ("DELETE FROM agents", "CREATE TABLE mine (id INTEGER)", "UPDATE agents SET status = 'failed'"):
         assert "only reads" in refused(4, "sql", writes, *db)
-    assert "sql: " in refused(2, "sql", "SELEC 1", *db)
+    assert "sql: " in refused(2, "sql", "SELECT FROM WHERE", *db)
     assert "no statement" in refused(2, "sql", " ", *db)
     assert len(objects("agents", *db)) == 3
 
@@ -157,3 +160,37 @@ def test_status_says_what_decided_and_looks_at_an_older_schema(recorded_file: Re
     (status,) = objects("status", "--db", recorded_file.url)
     assert (status["revision"], status["rows"]["agents"], status["last_at"]) == ("0004", 3, None)
     assert "run orchdb upgrade" in refused(4, "agents", "--db", recorded_file.url)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM agents; SELECT 1",
+        "SET default_transaction_read_only = off; DELETE FROM agents",
+        "SET TRANSACTION READ WRITE; DELETE FROM agents; COMMIT",
+        "COMMIT; BEGIN READ WRITE; DELETE FROM agents; COMMIT",
+        "SELECT 1; DELETE FROM agents",
+        "DELETE FROM agents RETURNING id",
+        "WITH gone AS (DELETE FROM agents RETURNING id) SELECT * FROM gone",
+        "DO $$BEGIN SET TRANSACTION READ WRITE; DELETE FROM agents; END$$",
+        "PRAGMA query_only = 0",
+        "PRAGMA journal_mode = DELETE",
+        "VACUUM INTO '{made}'",
+        "ATTACH DATABASE '{made}' AS other",
+        "COPY agents TO '{made}'",
+        "COPY (SELECT 1) TO PROGRAM 'cat > {made}'",
+        "SELECT setval(pg_get_serial_sequence('agent_logs', 'id'), 1000000)",
+    ],
+)
+def test_no_query_finds_a_way_to_write(recorded: Recorded, tmp_path: Path, statement: str) -> None:
+    made = tmp_path / "made"
+    tmp_path.chmod(0o777)
+    run("sql", statement.format(made=made) if "{made}" in statement else statement, "--db", recorded.url)
+    assert not made.exists()
+    assert len(objects("agents", "--db", recorded.url)) == 3
+    asyncio.run(_write_a_line(recorded))
+
+
+async def _write_a_line(recorded: Recorded) -> None:
+    async with DatabaseManager(recorded.url) as db:
+        assert await db.create_agent_log(recorded.lead, "INFO", "milestone", "next") < 100

@@ -161,16 +161,16 @@ def test_json_and_plain_are_not_both_to_be_had(recorded_file: Recorded) -> None:
     assert "in memory" in refused(2, "agents", "--db", ":memory:")
 
 
-def test_a_tail_gives_what_comes_and_ends_at_once_by_ctrl_c(recorded_file: Recorded) -> None:
+def test_a_tail_gives_what_comes_and_ends_at_once_by_ctrl_c(recorded: Recorded) -> None:
     import asyncio
 
     from orchdb import DatabaseManager
 
     async def write() -> None:
-        async with DatabaseManager(recorded_file.url) as db:
-            await db.create_agent_log(recorded_file.lead, "WARNING", "milestone", "later")
+        async with DatabaseManager(recorded.url) as db:
+            await db.create_agent_log(recorded.lead, "WARNING", "milestone", "later")
 
-    command = ("logs", "--follow", "--level", "warning+", "--json", "--db", recorded_file.url)
+    command = ("logs", "--follow", "--level", "warning+", "--json", "--db", recorded.url)
     with process(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tail:
         assert tail.stdout is not None
         assert tail.stderr is not None

@@ -25,7 +25,7 @@ ALIKE = [
 async def ids(db: DatabaseManager) -> list[str]:
     """Agents whose ids begin alike."""
     definition = await db.create_orchestrator_agent("scout")
-    return [await db.create_agent(definition, name, id=name) for name in ALIKE]
+    return [await db.create_agent(definition, f"s{name}", id=name) for name in ALIKE]
 
 
 async def test_an_id_is_shortened_to_what_no_other_one_begins_with(db: DatabaseManager, ids: list[str]) -> None:
@@ -38,6 +38,9 @@ async def test_an_id_is_shortened_to_what_no_other_one_begins_with(db: DatabaseM
         ALIKE[4]: ALIKE[4][:SHORTEST],
     }
     assert [await find(db, beginning) for beginning in short.values()] == [[Place("agents", one)] for one in ids]
+    definition = (await db.list_orchestrator_agents())[0]["id"]
+    for name in (*ALIKE, "by hand"):
+        await db.create_agent(definition, name)
     assert await shortened_sessions(db, [*ids, "by hand"]) == {**short, "by hand": "by hand"}
 
 

@@ -53,6 +53,15 @@ def process(*arguments: str, **options: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment, **options)  # type: ignore[call-overload,no-any-return]
 
 
+# Forking in a process with threads is deprecated, so the child itself makes the terminal the one that Ctrl-C is for.
+_IN_ITS_TERMINAL = """
+import fcntl, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+from orchdb.cli import main
+main()
+"""
+
+
 @dataclass(frozen=True)
 class Shown:
     """What was shown in a terminal.
@@ -81,14 +90,15 @@ def in_terminal(
     Args:
         keys: What to type, each as soon as something has been shown since the last one.
     """
-    child, terminal = pty.fork()
-    if child == 0:  # pragma: no cover  # measured nowhere: it becomes another program
-        environment = {
-            name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")
-        }
-        environment |= {"PYTHONPATH": _PACKAGE, "TERM": "xterm-256color", **variables}
-        ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        os.execve(sys.executable, [sys.executable, "-W", "error", "-m", "orchdb", *arguments], environment)
+    terminal, inside = pty.openpty()
+    ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    environment |= {"PYTHONPATH": _PACKAGE, "TERM": "xterm-256color", **variables}
+    command = [sys.executable, "-W", "error", "-c", _IN_ITS_TERMINAL, *arguments]
+    child = subprocess.Popen(
+        command, stdin=inside, stdout=inside, stderr=inside, start_new_session=True, env=environment
+    )
+    os.close(inside)
     text, since, waiting = b"", 0, [*keys]
     deadline = time.monotonic() + TIMEOUT
     try:
@@ -105,8 +115,8 @@ def in_terminal(
                 since = len(text)
                 os.write(terminal, waiting.pop(0)[1])
         else:
-            os.kill(child, 9)
+            child.kill()
     finally:
         os.close(terminal)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        code = child.wait(timeout=TIMEOUT)
     return Shown(text.decode(), code)
