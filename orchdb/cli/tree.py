@@ -99,11 +99,12 @@ def _show(view: View, lines: Sequence[tuple[int, str, AgentNode]], short: dict[s
         return
     usages = [node["usage"] for node in nodes]
     places = digits(usages)
+    plainer = {} if view.console.encoding.startswith("utf") else str.maketrans("├└│─", "|`|-")
     most = max((nanos(usage["cost_usd"]) for usage in usages), default=0)
     shown = [
         _figures(node)
         | {
-            "name": f"{guide}{node['definition_name'] or '-'}",
+            "name": f"{guide.translate(plainer)}{node['definition_name'] or '-'}",
             "tokens": compact(_tokens(node["usage"])),
             "cost": dollars(node["usage"]["cost_usd"], places),
             "below": dollars(node["subtree_usage"]["cost_usd"], places) if node["children"] else "",
