@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
 from orchdb.backend import Backend, Options
 from orchdb.location import Location
+from orchdb.looking import Look
 
 
 def backend_for(
@@ -49,3 +51,24 @@ def _postgres(location: Location, options: Options, replica: Location | None) ->
         return partial(PostgresBackend, settings)
     url = replica.url.set(drivername=location.url.drivername)
     return partial(PostgresBackend, settings, PostgresSettings.of(url, options, replica.source.refuse))
+
+
+def look_at(location: Location) -> AbstractAsyncContextManager[Look]:
+    """Open a database to look at it, whatever its schema; nothing of it is made or changed.
+
+    Args:
+        location: The database.
+
+    Returns:
+        A context manager for ``async with``, which gives a ``Look``.
+
+    Raises:
+        OperationError: It is not there, or cannot be read; at the beginning of the block.
+    """
+    if is_sqlite(location):
+        from orchdb.sqlite.looking import look_at_file  # noqa: PLC0415
+
+        return look_at_file(location.url)
+    from orchdb.postgres.looking import look_at_server  # noqa: PLC0415
+
+    return look_at_server(location)

@@ -208,7 +208,7 @@ class DatabaseManager(TailOperations, RunOperations):
         """Get the schema revision that the database is stamped with.
 
         Returns:
-            The revision, such as ``"0011"``; ``None`` if another program has removed the stamp.
+            The revision, such as ``"0012"``; ``None`` if another program has removed the stamp.
         """
         version: str | None = await self._database.fetch_value("schema_version", _SCHEMA_VERSION, {})
         return version

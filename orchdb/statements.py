@@ -78,6 +78,8 @@ class CompiledStatement:
     """A statement compiled for one dialect: its text, how values go in, and how rows come out."""
 
     is_pair = False
+    is_sum = False
+    """Whether its rows are sums: dear to find, fewer than what they are made of, and to be fetched at once."""
 
     def __init__(
         self,

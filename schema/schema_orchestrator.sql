@@ -1,4 +1,4 @@
--- The schema of orchdb on SQLite at revision 0011: five tables and one of leases, their indexes and triggers, and the revision itself.
+-- The schema of orchdb on SQLite at revision 0012: five tables and one of leases, their indexes and triggers, and the revision itself.
 --
 -- DatabaseManager applies this file to an empty database when it first connects. By hand: sqlite3 new.db < this file.
 -- `alembic upgrade head` makes the same from the revisions in migrations/, and orchdb/tables.py says it in Python;
@@ -80,6 +80,7 @@ CREATE INDEX idx_agents_session ON agents (session_id, created_at, id);
 CREATE INDEX idx_agents_orch ON agents (orchestrator_agent_id, created_at, id);
 CREATE INDEX idx_agents_parent ON agents (parent_agent_id, created_at, id);
 CREATE INDEX idx_agents_status ON agents (status, created_at, id);
+CREATE INDEX idx_agents_deleted ON agents (id) WHERE deleted_at IS NOT NULL;
 CREATE INDEX idx_agents_lease ON agents (lease_id) WHERE lease_id IS NOT NULL;
 
 
@@ -111,8 +112,13 @@ CREATE TABLE prompts (
     CONSTRAINT ck_prompts_status CHECK (status IN ('pending', 'streaming', 'completed', 'failed', 'cancelled'))
 );
 
-CREATE INDEX idx_prompts_agent ON prompts (agent_id, created_at, id);
-CREATE INDEX idx_prompts_created ON prompts (created_at, id);
+-- Behind the order of the lists these two have the figures, so that usage is summed up from them alone.
+CREATE INDEX idx_prompts_agent ON prompts (agent_id, created_at, id,
+    deleted_at, status, cost_usd, tokens_input, tokens_output, tokens_cache_read, tokens_cache_write, latency_ms,
+    model_used);
+CREATE INDEX idx_prompts_created ON prompts (created_at, id, agent_id,
+    deleted_at, status, cost_usd, tokens_input, tokens_output, tokens_cache_read, tokens_cache_write, latency_ms,
+    model_used);
 CREATE INDEX idx_prompts_model ON prompts (model_used, created_at, id);
 CREATE INDEX idx_prompts_type ON prompts (prompt_type, created_at, id);
 CREATE INDEX idx_prompts_status ON prompts (status, created_at, id) WHERE status <> 'completed';
@@ -573,4 +579,4 @@ CREATE TABLE orchdb_version (
     CONSTRAINT orchdb_version_pkc PRIMARY KEY (version_num)
 );
 
-INSERT INTO orchdb_version (version_num) VALUES ('0011');
+INSERT INTO orchdb_version (version_num) VALUES ('0012');

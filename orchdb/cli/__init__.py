@@ -7,13 +7,16 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; the exit code is 0, 1 for an error that was explained, or 2 for a wrong call."""
+    """Run the command line; the exit codes are those of ``orchdb --help``."""
     missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
     if missing:
         print(  # noqa: T201  # without Rich there is nothing nicer
             f"orchdb: the command line needs {' and '.join(missing)}: pip install 'orchdb[cli]'", file=sys.stderr
         )
-        raise SystemExit(1)
-    from orchdb.cli.application import application  # noqa: PLC0415  # only now it is known to be there
+        raise SystemExit(3)
+    try:
+        from orchdb.cli.application import application
 
-    application(prog_name="orchdb")
+        application(prog_name="orchdb")
+    except KeyboardInterrupt:  # while something is loaded
+        raise SystemExit(130) from None

@@ -1,53 +1,117 @@
-"""The commands, and what all of them have in common: the version, and errors as one line instead of a traceback.
+"""The commands in their groups. A command's module is loaded when the command is called, and no sooner.
 
-A new command is a function in a module of its own, and its name in ``COMMANDS``.
+A new command is a function in a module of its own group, and a line in ``COMMANDS``.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
+import importlib
 from collections.abc import Callable
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
+import typer.core
+import typer.main
 
-from orchdb import OrchdbError, __version__
-from orchdb.cli.demo import demo
-from orchdb.cli.output import Output
-from orchdb.cli.scaffolding import scaffold
+if TYPE_CHECKING:
+    from typer._click import Command, Context, HelpFormatter  # pyright: ignore[reportPrivateUsage]
 
-COMMANDS: tuple[Callable[..., None], ...] = (demo, scaffold)
-
-
-def explained(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, with an orchdb error told in one line on standard error and exit code 1."""
-
-    @functools.wraps(command)
-    def run(**values: Any) -> None:
-        try:
-            command(**values)
-        except (OrchdbError, ExceptionGroup) as failure:
-            error = _first(failure)
-            if not isinstance(error, OrchdbError):
-                raise error from None
-            # What the option holds goes to the manager, which knows it by the name of its own parameter.
-            told = str(error).replace("db_path", "--db", 1) if error.column == "db_path" else str(error)
-            Output(stderr=True).print(f"Error: {told}", style="red", markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(1) from None
-
-    return run
+LOOK, CARE, BEGIN = "Look", "Care", "Begin"
 
 
-def _first(failure: Exception) -> Exception:
-    """The first failure of tasks that ran at the same time: those of the others mostly have the same cause."""
-    while isinstance(failure, ExceptionGroup):
-        failure = cast("ExceptionGroup[Exception]", failure).exceptions[0]
-    return failure
+class Entry(NamedTuple):
+    """A command.
+
+    Attributes:
+        name: What it is called by.
+        place: Its module below ``orchdb.cli``, and the function in it.
+        group: The group in the help.
+        summary: What it does, in a line: the first one of its docstring.
+    """
+
+    name: str
+    place: str
+    group: str
+    summary: str
+
+    def function(self) -> Callable[..., None]:
+        """Load the function."""
+        module, _, name = self.place.partition(":")
+        found: Callable[..., None] = getattr(importlib.import_module(f"orchdb.cli.{module}"), name)
+        return found
+
+
+COMMANDS = (
+    Entry("status", "status:status", LOOK, "Show where the database is, and what is in it."),
+    Entry("sessions", "lists:sessions", LOOK, "List the sessions, the newest first."),
+    Entry("agents", "lists:agents", LOOK, "List the agents, the newest first."),
+    Entry("prompts", "lists:prompts", LOOK, "List the prompts, the newest first."),
+    Entry("logs", "logs:logs", LOOK, "List the newest log lines, or follow them as they come."),
+    Entry("show", "show:show", LOOK, "Show a definition, an agent, a prompt or a session, by its id."),
+    Entry("usage", "usage:usage", LOOK, "Sum up what prompts have used and cost."),
+    Entry("tree", "tree:tree", LOOK, "Show the agents of a session as a tree, with what each has cost."),
+    Entry("top", "top:top", LOOK, "Watch the agents that are at work, live."),
+    Entry("sql", "sql:sql", LOOK, "Run a query of your own; it can only read."),
+    Entry("init", "care:init", CARE, "Make a database, or its tables."),
+    Entry("doctor", "doctor:doctor", CARE, "Look for what is wrong, and say what to do."),
+    Entry("reap", "care:reap", CARE, "End the agents whose process has died."),
+    Entry("reprice", "reprice:reprice", CARE, "Price prompts whose cost nobody has reported."),
+    Entry("upgrade", "versions:upgrade", CARE, "Bring the schema to the newest revision."),
+    Entry("downgrade", "versions:downgrade", CARE, "Take the schema back to an older revision."),
+    Entry("history", "versions:history", CARE, "List the revisions of the schema."),
+    Entry("demo", "demo:demo", BEGIN, "Play a small session of several agents, and show what was stored."),
+    Entry("scaffold", "scaffolding:scaffold", BEGIN, "Write the database module that a project carries."),
+)
+_BY_NAME = {entry.name: entry for entry in COMMANDS}
+_HEAD = """\
+Usage: orchdb [--version] [--help] COMMAND ...
+
+The async data layer for agent orchestrators: see what is there.
+"""
+_FOOT = """\
+orchdb COMMAND --help has the options and examples. Every command takes --db PATH_OR_URL;
+without it ORCHESTRATOR_DB_URL, then ORCHESTRATOR_DB_PATH, then data/orchestrator.db.
+Shell completion: orchdb --install-completion
+Exit codes: 0 done, 1 a finding, 2 wrong call, 3 cannot reach the database, 4 refused.
+"""
+
+
+def help_text() -> str:
+    """The help that fits one screen."""
+    parts = [_HEAD]
+    for group in dict.fromkeys(entry.group for entry in COMMANDS):
+        found = [entry for entry in COMMANDS if entry.group == group]
+        parts.append(f"{group}\n" + "".join(f"  {entry.name:<12}{entry.summary}\n" for entry in found))
+    return "\n".join([*parts, _FOOT])
+
+
+class Commands(typer.core.TyperGroup):
+    """The commands, each loaded when it is asked for."""
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        """The names, in the order of the help."""
+        return [*_BY_NAME]
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+        """The command that is called."""
+        from orchdb.cli.running import explained
+
+        entry = _BY_NAME.get(cmd_name)
+        if entry is None:
+            return None
+        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        single.command(entry.name)(explained(entry.function()))
+        return typer.main.get_command(single)
+
+    def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write the help without loading the commands, or Rich."""
+        formatter.write(help_text())
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from orchdb import __version__
+
         typer.echo(f"orchdb {__version__}")
         raise typer.Exit
 
@@ -59,16 +123,13 @@ def _start(
     ] = False,
 ) -> None:
     """The async data layer for agent orchestrators."""
-    # Each failure is logged where it arises; without a handler Python would print it beside our own line.
-    logging.getLogger("orchdb").addHandler(logging.NullHandler())
 
 
 application = typer.Typer(
+    cls=Commands,
     callback=_start,
     no_args_is_help=True,
-    add_completion=False,
     # A traceback with the values of variables would show prompts and passwords.
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in COMMANDS:
-    application.command()(explained(_command))

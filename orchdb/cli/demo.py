@@ -20,6 +20,8 @@ from orchdb.manager import DatabaseManager
 from orchdb.rows import AgentLogRow, AgentRow, PromptRow
 
 DEFAULT_FILE = "orchdb-demo.db"
+LOOKS = ("sessions", "agents", "prompts --status failed", "logs --level warning+", "top --once")
+"""What to try, of the commands that look."""
 QUERIES = (
     "SELECT name, status, cost_usd FROM agents JOIN orchestrator_agents"
     " ON orchestrator_agents.id = orchestrator_agent_id WHERE session_id = '{session}';",
@@ -34,7 +36,7 @@ def demo(
         typer.Option("--db", metavar="PATH_OR_URL", help="Where to store it. Rows that are there already stay."),
     ] = DEFAULT_FILE,
 ) -> None:
-    """Play a small session of several agents that work at the same time, and show what was stored."""
+    """Play a small session of several agents, and show what was stored."""
     asyncio.run(_demo(resolve(db, "--db"), Output()))
 
 
@@ -127,5 +129,12 @@ def show_place(url: URL, session: str, console: Output) -> None:
     commands += [f'{command} "{query.format(session=session)}"' for query in QUERIES]
     console.print(f"[bold]Where:[/] {place}", highlight=False, soft_wrap=True)
     console.print("[bold]Look at it:[/]")
-    for line in commands:
+    for line in [*(f"orchdb {words} --db {_quoted(url)}" for words in LOOKS), *commands]:
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _quoted(url: URL) -> str:
+    """The place for the shell: the file, or the URL without its password."""
+    if url.drivername.startswith("sqlite"):
+        return shlex.quote(str(url.database))
+    return shlex.quote(url._replace(password=None).render_as_string())

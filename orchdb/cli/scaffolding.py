@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from orchdb.cli.output import Output
+from orchdb.cli.running import REFUSED
 from orchdb.scaffold import Plan, ScaffoldService
 
 REMARKS = {"create": "new", "keep": "is the same already", "overwrite": "differs"}
@@ -26,7 +27,10 @@ def scaffold(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that differ.")] = False,
 ) -> None:
-    """Write the database module that a project carries: adws/ and data/.gitignore."""
+    """Write the database module that a project carries.
+
+    These are the folder adws/ and the file data/.gitignore.
+    """
     service = ScaffoldService(folder)
     plan = service.build_plan(config)
     console = Output()
@@ -38,7 +42,7 @@ def scaffold(
     if refused:
         remark = f"Left as it is, because it differs: {', '.join(refused)}. With --force it is overwritten."
         Output(stderr=True).print(remark, style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1)
+        raise typer.Exit(REFUSED)
 
 
 def _show(plan: Plan, console: Output, *, force: bool) -> None:

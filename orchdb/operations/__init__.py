@@ -8,6 +8,7 @@ from orchdb.operations.orchestrator_agents import OrchestratorAgentOperations
 from orchdb.operations.prompts import PromptOperations
 from orchdb.operations.retention import RetentionOperations
 from orchdb.operations.system_logs import SystemLogOperations
+from orchdb.operations.usage import UsageOperations
 
 
 class Operations(
@@ -17,6 +18,7 @@ class Operations(
     AgentLogOperations,
     SystemLogOperations,
     RetentionOperations,
+    UsageOperations,
 ):
     """All operations on the five tables, the same for a manager and for a transaction.
 

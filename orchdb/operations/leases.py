@@ -49,11 +49,11 @@ _INSERT: Statement[Any] = Statement(leases, insert(leases).values(_KEYS | _CLOCK
 _LOCKED = select(leases.c.id).where(_MINE).order_by(leases.c.id).with_for_update()
 _RENEW: Statement[Any] = Statement(leases, update(leases).where(leases.c.id.in_(_LOCKED)).values(_CLOCK))
 _THERE: Statement[Any] = Statement(leases, select(leases.c.id).where(_MINE))
-_HAS_RUN_OUT = (leases.c.clock_id != database_clock_id()) | (leases.c.clock + leases.c.seconds < database_clock())
-ANY_EXPIRED: Statement[Any] = Statement(leases, select(leases.c.id).where(_HAS_RUN_OUT))
+HAS_RUN_OUT = (leases.c.clock_id != database_clock_id()) | (leases.c.clock + leases.c.seconds < database_clock())
+ANY_EXPIRED: Statement[Any] = Statement(leases, select(leases.c.id).where(HAS_RUN_OUT))
 """Whether there are any, for who looks in passing."""
 EXPIRED: Statement[Any] = Statement(
-    leases, select(leases.c.id, leases.c.renewed_at).where(_HAS_RUN_OUT).order_by(leases.c.id).with_for_update()
+    leases, select(leases.c.id, leases.c.renewed_at).where(HAS_RUN_OUT).order_by(leases.c.id).with_for_update()
 )
 """Those that have run out, locked: a renewal that comes at the same moment is waited for, and counts."""
 

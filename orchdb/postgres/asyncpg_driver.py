@@ -60,11 +60,13 @@ class AsyncpgConnection(DriverConnection):
         if compiled.is_insert:
             return inserted(compiled, await self.driver.fetch(compiled.sql, *parameters))
         # What its fetch does, which has no parameter for the limit; the first rows of a long list are read twice.
-        limit = ROWS_AT_A_TIME + 1 if self.portals else 0
+        # Sums are found once: that is what takes the time, and with a limit the server would do it in one process.
+        in_parts = self.portals and not compiled.is_sum
+        limit = ROWS_AT_A_TIME + 1 if in_parts else 0
         records = await self.driver._execute(compiled.sql, parameters, limit, None)
         if len(records) <= ROWS_AT_A_TIME:
             return StatementResult(compiled.rows(records), 0)
-        if self.portals:
+        if in_parts:
             return StatementResult(await self._by_portal(compiled, parameters), 0)
         return StatementResult(await in_portions(compiled, records), 0)
 

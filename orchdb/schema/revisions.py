@@ -30,7 +30,7 @@ from orchdb.errors import OperationError, OrchdbError, SchemaError, SchemaOutOfD
 from orchdb.raising import raised_as
 from orchdb.schema.tables import metadata
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012")
 """Those in ``migrations/versions``, oldest first."""
 
 HEAD = REVISIONS[-1]

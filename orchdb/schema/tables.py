@@ -140,6 +140,7 @@ Index("idx_agents_parent", agents.c.parent_agent_id, agents.c.created_at, agents
 Index("idx_agents_status", agents.c.status, agents.c.created_at, agents.c.id)
 _PARTIAL = {Index("idx_agents_lease", agents.c.lease_id): "lease_id IS NOT NULL", _UNIQUE_NAME: "deleted_at IS NULL"}
 """The indexes over some of the rows only, and which those are."""
+_PARTIAL[Index("idx_agents_deleted", agents.c.id)] = "deleted_at IS NOT NULL"
 
 prompts = Table(
     "prompts",
@@ -171,8 +172,14 @@ prompts = Table(
     CheckConstraint("prompt_type <> ''", name="ck_prompts_prompt_type"),
     CheckConstraint(_one_of("status", PROMPT_STATUSES), name="ck_prompts_status"),
 )
-Index("idx_prompts_agent", prompts.c.agent_id, prompts.c.created_at, prompts.c.id)
-Index("idx_prompts_created", prompts.c.created_at, prompts.c.id)
+# What usage is summed up from, so that it reads these two alone. Without the type of prompts: with the model beside it
+# a row could be longer than an index of Postgres takes.
+_FIGURES = [
+    *(prompts.c.deleted_at, prompts.c.status, prompts.c.cost_usd, prompts.c.tokens_input, prompts.c.tokens_output),
+    *(prompts.c.tokens_cache_read, prompts.c.tokens_cache_write, prompts.c.latency_ms, prompts.c.model_used),
+]
+Index("idx_prompts_agent", prompts.c.agent_id, prompts.c.created_at, prompts.c.id, *_FIGURES)
+Index("idx_prompts_created", prompts.c.created_at, prompts.c.id, prompts.c.agent_id, *_FIGURES)
 Index("idx_prompts_model", prompts.c.model_used, prompts.c.created_at, prompts.c.id)
 Index("idx_prompts_type", prompts.c.prompt_type, prompts.c.created_at, prompts.c.id)
 _PARTIAL[Index("idx_prompts_status", prompts.c.status, prompts.c.created_at, prompts.c.id)] = UNFINISHED

@@ -29,7 +29,7 @@ logger = logging.getLogger("orchdb")
 MOUNTS = Path("/proc/self/mountinfo")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 # WAL needs memory that all processes map alike, which these do not give, and locks that they often only pretend.
-_REMOTE = (
+REMOTE = (
     *("9p", "afs", "beegfs", "ceph", "cifs", "coda", "drvfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs"),
     *("nfs4", "ocfs2", "prl_fs", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs"),
 )
@@ -220,7 +220,7 @@ class FileGuard:
 def warn_about(path: Path) -> None:
     """Say in the log what is risky about the file, its place or the SQLite library."""
     kind = file_system(path)
-    if kind in _REMOTE or kind.startswith("fuse."):
+    if kind in REMOTE or kind.startswith("fuse."):
         logger.warning("%s is on a %s file system: SQLite is safe on local file systems only", path, kind)
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:

@@ -31,9 +31,9 @@ def run(*arguments: str) -> Result:
     return CliRunner(env={"COLUMNS": "120"}).invoke(application, arguments, prog_name="orchdb")
 
 
-def one_line_error(result: Result) -> str:
-    """What a failed command says, after checking that it is one line and no traceback."""
-    assert result.exit_code == 1
+def one_line_error(result: Result, code: int) -> str:
+    """What a failed command says, after checking its exit code, and that it is one line and no traceback."""
+    assert result.exit_code == code
     assert result.stderr.startswith("Error: ")
     assert result.stderr.count("\n") == 1
     return result.stderr
@@ -91,6 +91,16 @@ def test_the_demo_stores_a_session_and_shows_it(tmp_path: Path) -> None:
     connection.close()
 
 
+def test_the_commands_of_orchdb_that_the_demo_shows_work_as_printed(tmp_path: Path) -> None:
+    output = run("demo", "--db", str(tmp_path / "it's a $demo.db")).stdout
+    commands = [shlex.split(line)[1:] for line in output.splitlines() if line.startswith("  orchdb ")]
+    assert len(commands) == len(demo_module.LOOKS)
+    for command in commands:
+        result = run(*command)
+        assert result.exit_code == 0, result.output
+    assert "the answer was cut off" in "".join(run(*command).stdout for command in commands)
+
+
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the sqlite3 program is not here")
 def test_the_commands_that_the_demo_shows_work_as_printed(tmp_path: Path) -> None:
     path = tmp_path / "it's a $demo.db"
@@ -143,7 +153,7 @@ def test_the_demo_in_memory_says_that_it_is_gone() -> None:
 def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("my notes\n" * 1000)
-    one_line_error(run("demo", "--db", str(path)))
+    one_line_error(run("demo", "--db", str(path)), 3)
     assert path.read_text() == "my notes\n" * 1000
     assert [found.name for found in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -154,7 +164,7 @@ def test_a_database_of_another_program_is_left_as_it_is(tmp_path: Path) -> None:
     connection.execute("CREATE TABLE recipes (id INTEGER)")
     connection.close()
     before = path.read_bytes()
-    one_line_error(run("demo", "--db", str(path)))
+    one_line_error(run("demo", "--db", str(path)), 4)
     assert path.read_bytes() == before
 
 
@@ -163,8 +173,8 @@ def test_an_unusable_place_is_one_line_without_a_password(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "secret" not in one_line_error(run("demo", "--db", place))
-    assert "--db: " in one_line_error(run("demo", "--db", "postgresql://someone@host/name?sslmode=maybe"))
+    assert "secret" not in one_line_error(run("demo", "--db", place), 3 if place == "." else 2)
+    assert "--db: " in one_line_error(run("demo", "--db", "postgresql://someone@host/name?sslmode=maybe"), 2)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -229,7 +239,7 @@ def test_a_failure_of_several_agents_of_the_demo_at_once_is_one_line(
 
     monkeypatch.setattr(orchdb.DatabaseManager, "complete_prompt", fail)
     monkeypatch.setattr(orchdb.Transaction, "complete_prompt", fail)
-    assert one_line_error(run("demo", "--db", str(tmp_path / "demo.db"))) == "Error: the disk is full\n"
+    assert one_line_error(run("demo", "--db", str(tmp_path / "demo.db")), 3) == "Error: the disk is full\n"
 
 
 def test_for_postgres_the_demo_shows_psql_and_no_password() -> None:
@@ -262,7 +272,7 @@ def test_the_installed_script_runs(tmp_path: Path) -> None:
     done = subprocess.run([script, "demo"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert re.search(r"Where: .*orchdb-demo\.db", done.stdout)
     failed = subprocess.run([script, "demo", "--db", "."], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert failed.returncode == 1
+    assert failed.returncode == 3
     assert complaints(failed.stderr).count("\n") == 1
 
 
@@ -272,7 +282,7 @@ def test_without_the_extra_the_command_line_says_what_to_install(
     import importlib.util
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match="1"):
+    with pytest.raises(SystemExit, match="3"):
         main()
     message = capsys.readouterr().err
     assert "install 'orchdb[cli]'" in message

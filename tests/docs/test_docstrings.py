@@ -19,12 +19,17 @@ import orchdb
 import orchdb.operations
 from orchdb import AgentChanges, AgentRun, DatabaseManager, OrchestratorAgentChanges, PromptChanges, Transaction, rows
 from orchdb.cli import main
-from orchdb.cli.application import COMMANDS
+from orchdb.cli.application import COMMANDS, Entry
+from orchdb.operations import usage_rows
 
-INTERNAL = ("arguments", "in_turn", "leases", "log_numbers", "page", "reaping", "run_ends", "table_statements")
+INTERNAL = (
+    *("agent_trees", "arguments", "in_turn", "leases", "log_numbers", "page", "reaping", "run_ends"),
+    *("table_statements", "usage_statements", "usage_totals"),
+)
 """Of the operations: what they share, and callers never see."""
 MODULES: tuple[ModuleType, ...] = (
     *(importlib.import_module(f"orchdb.{name}") for name in ("cursors", "errors", "manager", "models", "rows")),
+    *(importlib.import_module(f"orchdb.{name}") for name in ("prices", "repricing")),
     *(importlib.import_module(f"orchdb.{name}") for name in ("schema.naive_times", "scaffold.configuration")),
     importlib.import_module("orchdb.scaffold.service"),
     importlib.import_module("orchdb.operations"),
@@ -178,7 +183,7 @@ def test_each_property_says_what_it_is() -> None:
 
 
 def test_each_exported_value_has_a_text() -> None:
-    assert {*exported_values()} <= documented_values(rows)
+    assert {*exported_values()} <= documented_values(rows) | documented_values(usage_rows)
 
 
 def test_the_manager_and_a_transaction_have_nothing_without_a_text() -> None:
@@ -202,9 +207,10 @@ def test_the_help_of_an_update_names_what_can_change(method: Callable[..., Any],
     assert told == [*get_type_hints(changes)]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
-def test_each_option_of_a_command_has_its_help(command: Callable[..., None]) -> None:
-    assert inspect.getdoc(command)
+@pytest.mark.parametrize("entry", COMMANDS, ids=lambda entry: entry.name)
+def test_each_option_of_a_command_has_its_help(entry: Entry) -> None:
+    command = entry.function()
+    assert (inspect.getdoc(command) or "").partition("\n")[0] == entry.summary
     for name, hint in get_type_hints(command, include_extras=True).items():
         if name != "return":
             assert [option.help for option in hint.__metadata__ if option.help], name

@@ -12,6 +12,7 @@ PACKAGE = Path(orchdb.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
+    ("inspection", "repricing"),
     ("__init__",),
     ("manager",),
     ("engines",),
@@ -19,13 +20,13 @@ LAYERS = (
     ("database",),
     ("executor",),
     ("blocks",),
-    ("turns", "backend"),
+    ("turns", "backend", "looking"),
     ("connections",),
     ("statements", "own_statements", "models", "cursors", "scaffold", "tables"),
     ("schema",),
     ("concurrency", "driver_errors", "location"),
     ("clocks", "raising"),
-    ("rows", "errors"),
+    ("rows", "errors", "prices"),
 )
 """From the highest to the lowest: a package, or a module beside them."""
 RANKS = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}

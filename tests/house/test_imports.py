@@ -41,6 +41,15 @@ def test_an_sqlite_manager_loads_the_driver_of_sqlite_alone() -> None:
     assert loaded_after(code) & set(HEAVY) == {"aiosqlite"}
 
 
+def test_each_public_name_has_the_place_that_it_is_loaded_from() -> None:
+    assert sorted(orchdb._MODULES) == sorted(orchdb.__all__)
+    assert all(getattr(orchdb, name) is not None for name in orchdb.__all__)
+    assert {*orchdb.__all__} <= {*dir(orchdb)}
+    with pytest.raises(AttributeError, match="nothing"):
+        getattr(orchdb, "nothing")  # noqa: B009  # a type checker knows that it is not there
+    assert "sqlalchemy" not in loaded_after("import orchdb")
+
+
 def test_the_package_is_typed() -> None:
     assert importlib.resources.files(orchdb).joinpath("py.typed").is_file()
 

@@ -30,7 +30,8 @@ async def test_everything_can_be_read_and_nothing_written(target: Target) -> Non
     before = await filled(target)
     async with DatabaseManager(target.url, read_only=True) as db:
         for operation, arguments in OPERATIONS.items():
-            if operation.startswith(("get_", "list")) and "create" not in operation:
+            reads = operation.startswith(("get_", "list")) or operation in ("usage", "agent_tree")
+            if reads and "create" not in operation:
                 await call(db, operation, *arguments)
                 continue
             with pytest.raises(OperationError, match="read_only") as caught:

@@ -447,7 +447,7 @@ def test_the_command_leaves_a_changed_file_and_says_so(tmp_path: Path) -> None:
     run(tmp_path)
     (tmp_path / MODULE).write_text("mine")
     refused = run(tmp_path)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 4
     assert f"  leave      {MODULE}" in refused.stdout
     assert refused.stderr.count("\n") == 1
     assert MODULE in refused.stderr
@@ -465,7 +465,7 @@ def test_the_command_explains_a_wrong_configuration_in_one_line(tmp_path: Path) 
     config = tmp_path / "config.yml"
     config.write_text("database: {path: 7}")
     result = run(tmp_path / "project", "--config", config)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.stderr.startswith("Error: config.database.path: ")
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "project").exists()
@@ -477,6 +477,6 @@ def test_without_the_extra_the_scaffold_says_what_to_install(tmp_path: Path, mon
     with pytest.raises(OperationError, match=r"install 'orchdb\[scaffold\]'"):
         ScaffoldService(tmp_path)
     result = run(tmp_path)
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert "install 'orchdb[scaffold]'" in result.stderr
     assert result.stderr.count("\n") == 1

@@ -161,7 +161,7 @@ def test_a_row_that_loses_its_parent_undoes_the_whole_migration(old: OldFile) ->
     upgrade(old.path)
     with pytest.raises(MigrationError, match="of bookmarks its row in prompts"):
         downgrade(old.path, "base")
-    assert ask(old.path, "SELECT version_num FROM orchdb_version") == [("0011",)]
+    assert ask(old.path, "SELECT version_num FROM orchdb_version") == [("0012",)]
     assert len(read(old.path)["prompts"]) > 2000
 
 
@@ -227,7 +227,7 @@ def test_a_revision_from_the_future_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "newer.db"
     upgrade(path)
     change(path, "UPDATE orchdb_version SET version_num = '0999'")
-    with pytest.raises(MigrationError, match=r"the revision 0999.*none newer than 0011.*upgrade orchdb"):
+    with pytest.raises(MigrationError, match=r"the revision 0999.*none newer than 0012.*upgrade orchdb"):
         upgrade(path)
 
 

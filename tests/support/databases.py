@@ -60,6 +60,8 @@ OPERATIONS: Mapping[str, tuple[object, ...]] = {
     "create_system_logs": ([],),
     "get_system_logs": (),
     "list_recent_system_logs": (),
+    "usage": (),
+    "agent_tree": ("session-1",),
 }
 """Each operation that raises when it cannot run, with arguments that are in order."""
 

@@ -1,0 +1,193 @@
+"""Prompts priced anew: those whose cost is not known, and those that an older list of prices has priced.
+
+A cost that was reported stays. What an agent carries beyond its prompts counts as what these were not priced for, so
+that no dollar is counted twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, TypedDict, cast
+
+from orchdb import prices
+from orchdb.cursors import cursor_of
+from orchdb.manager import DatabaseManager, Transaction
+from orchdb.rows import PromptRow, PromptStatus, Time
+
+_AT_A_TIME = 500
+_NANO = 1_000_000_000
+_TOKENS = ("tokens_input", "tokens_output", "tokens_cache_read", "tokens_cache_write")
+_PARTS = ("tokens_cache_write_1h", "web_searches")
+"""What has a price of its own and no column: it stands in the metadata."""
+
+
+class Repriced(TypedDict):
+    """A prompt whose cost would be another one.
+
+    Attributes:
+        id: The prompt.
+        agent_id: Its agent.
+        model: The model.
+        old_usd: US dollars so far; ``None`` for unknown.
+        new_usd: US dollars by the list of prices.
+    """
+
+    id: str
+    agent_id: str
+    model: str
+    old_usd: float | None
+    new_usd: float
+
+
+class Repricing(TypedDict):
+    """What pricing anew comes to.
+
+    Attributes:
+        price_list: The name and the version of the list.
+        prompts: Those whose cost changes.
+        unknown_models: The models that the list does not have, and how many prompts they keep without a cost.
+    """
+
+    price_list: str
+    prompts: list[Repriced]
+    unknown_models: dict[str, int]
+
+
+async def find_repriced(
+    db: DatabaseManager,
+    *,
+    session_id: Iterable[str] | None = None,
+    since: Time | None = None,
+    until: Time | None = None,
+    zeros: bool = False,
+) -> Repricing:
+    """Find the ended prompts whose cost would be another one, and change nothing.
+
+    Args:
+        db: The database.
+        session_id: Only prompts of these sessions.
+        since: Only prompts created at this time or later.
+        until: Only prompts created before this time.
+        zeros: Also prompts with tokens whose cost is 0, as it is where a program tells none.
+
+    Returns:
+        The prompts, in the order of their creation.
+
+    Raises:
+        ImportError: The extra ``prices`` is not installed.
+        InvalidValueError: A filter is none.
+    """
+    found: Repricing = {"price_list": prices.price_list(), "prompts": [], "unknown_models": {}}
+    async for prompt in _prompts(db, session_id, since, until):
+        model = prompt["model_used"]
+        if not model or not _is_open(prompt, found["price_list"], zeros=zeros):
+            continue
+        try:
+            usd = prices.cost_of(model, _usage(prompt), at=prompt["created_at"])
+        except LookupError:
+            if prompt["cost_usd"] is None:
+                found["unknown_models"][model] = found["unknown_models"].get(model, 0) + 1
+            continue
+        except ValueError:  # another program's time
+            continue
+        if usd != prompt["cost_usd"]:
+            found["prompts"].append(
+                {
+                    "id": prompt["id"],
+                    "agent_id": prompt["agent_id"],
+                    "model": model,
+                    "old_usd": prompt["cost_usd"],
+                    "new_usd": usd,
+                }
+            )
+    return found
+
+
+async def apply_repriced(db: DatabaseManager, repricing: Repricing) -> int:
+    """Write the new costs, an agent at a time: its prompts and its own cost together, or neither.
+
+    A prompt that has changed meanwhile stays as it is.
+
+    Args:
+        db: The database.
+        repricing: What ``find_repriced`` has found.
+
+    Returns:
+        How many prompts were changed.
+    """
+    by_agent: dict[str, list[Repriced]] = {}
+    for prompt in repricing["prompts"]:
+        by_agent.setdefault(prompt["agent_id"], []).append(prompt)
+    changed = 0
+    for agent_id, repriced in by_agent.items():
+        async with db.transaction() as tx:
+            changed += await _apply(tx, agent_id, repriced, repricing["price_list"])
+    return changed
+
+
+async def _apply(tx: Transaction, agent_id: str, repriced: Iterable[Repriced], price_list: str) -> int:
+    (before,) = await tx.usage((), agent_id=agent_id, include_deleted=True)
+    own = await tx.get_agent(agent_id, include_deleted=True)
+    if own is None:
+        return 0
+    changed = new = moved = 0
+    for one in repriced:
+        prompt = await tx.get_prompt(one["id"])
+        if prompt is None or prompt["cost_usd"] != one["old_usd"]:
+            continue
+        metadata: Any = prompt["metadata"] if isinstance(prompt["metadata"], Mapping) else {}
+        await tx.update_prompt(one["id"], cost_usd=one["new_usd"], metadata={**metadata, "price_list": price_list})
+        changed += 1
+        if one["old_usd"] is None:
+            new += _nanos(one["new_usd"])
+        else:
+            moved += _nanos(one["new_usd"]) - _nanos(one["old_usd"])
+    # Only an agent that counts its prompts: one that was copied from elsewhere may have a cost of 0.
+    if _nanos(own["cost_usd"] or 0.0) >= _nanos(before["cost_usd"]):
+        beyond = _nanos(before["unattributed_usd"])
+        await tx.add_agent_cost(agent_id, (moved + new - min(beyond, max(new, 0))) / _NANO)
+    return changed
+
+
+async def _prompts(
+    db: DatabaseManager, session_id: Iterable[str] | None, since: Time | None, until: Time | None
+) -> AsyncIterator[PromptRow]:
+    after: str | None = None
+    sessions = None if session_id is None else [*session_id]
+    ended: tuple[PromptStatus, ...] = ("completed", "failed", "cancelled")
+    while True:
+        page = await db.list_prompts(
+            session_id=sessions, status=ended, since=since, until=until, limit=_AT_A_TIME, after=after
+        )
+        for prompt in page:
+            yield prompt
+        if len(page) < _AT_A_TIME:
+            return
+        after = cursor_of(page[-1])
+
+
+def _is_open(prompt: PromptRow, price_list: str, *, zeros: bool) -> bool:
+    """Whether nobody has reported what the prompt cost."""
+    tokens = any(prompt[name] for name in _TOKENS)  # type: ignore[literal-required]
+    if not tokens:
+        return False
+    if prompt["cost_usd"] is None:
+        return True
+    if zeros and prompt["cost_usd"] == 0:
+        return True
+    metadata: Any = prompt["metadata"]
+    priced_by: object = cast("dict[str, object]", metadata).get("price_list") if isinstance(metadata, dict) else None
+    return isinstance(priced_by, str) and priced_by.partition(" ")[0] == price_list.partition(" ")[0]
+
+
+def _usage(prompt: PromptRow) -> dict[str, int]:
+    counts = {name: cast(Any, prompt)[name] or 0 for name in _TOKENS}
+    metadata: Any = prompt["metadata"]
+    if isinstance(metadata, dict):
+        known = cast("dict[str, Any]", metadata)
+        counts |= {name: known[name] for name in _PARTS if type(known.get(name)) is int and known[name] > 0}
+    return counts
+
+
+def _nanos(usd: float) -> int:
+    return round(usd * _NANO)

@@ -1,0 +1,212 @@
+"""The manners of the command line: terminals, pipes, hostile texts, zones, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+
+from orchdb.cli import cells
+from orchdb.cli.application import COMMANDS, help_text
+from tests.cli.conftest import HOSTILE, Recorded
+from tests.support.command_line import done, in_terminal, process, refused, run
+from tests.support.databases import complaints
+
+# What Rich writes to colour a word and to draw a screen; anything else would be a text's own.
+ITS_OWN = re.compile(r"\x1b\[[\d;]*m")
+
+
+def controls(text: str) -> set[str]:
+    """What is left of control characters when the lines and colours are taken away."""
+    return {character for character in ITS_OWN.sub("", text) if not character.isprintable()} - {"\n", "\r"}
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_on_a_terminal_a_table_fits_and_hostile_texts_do_nothing(recorded_file: Recorded, columns: int) -> None:
+    db = ("--db", recorded_file.url)
+    commands = (("agents", *db), ("logs", *db), ("prompts", "--full", *db), ("show", recorded_file.prompt, *db))
+    for command in commands if columns == 80 else commands[:1]:
+        shown = in_terminal(*command, columns=columns)
+        assert shown.code == 0, shown.text
+        assert controls(shown.text) == set()
+        assert "failed" in shown.text or command[0] != "agents"
+        if "--full" not in command and command[0] != "show":
+            assert max(cell_len(line) for line in shown.lines) <= columns
+        assert command[0] != "logs" or r"\x1b]0;" in shown.text
+    table = in_terminal("sessions", *db, columns=columns, TZ="XYZ-5:30", NO_COLOR="1")
+    assert "last seen (XYZ)" in table.text
+    assert not re.search(r"\x1b\[[\d;]*3\dm", table.text), "there are colours"
+    assert max(cell_len(line) for line in table.lines) <= columns
+
+
+def test_no_output_lets_a_text_act_on_the_terminal(recorded_file: Recorded) -> None:
+    db = ("--db", recorded_file.url)
+    terminal = {"FORCE_COLOR": "1"}
+    for command in (
+        ("agents",),
+        ("prompts",),
+        ("logs",),
+        ("show", recorded_file.helper),
+        ("show", recorded_file.prompt),
+        ("sql", "SELECT error_message FROM agents"),
+        ("top",),
+    ):
+        for options in ((), ("--full",), ("--json",), ("--plain",)):
+            if command[0] == "top" and options in ((), ("--full",)):
+                options = (*options, "--once")  # noqa: PLW2901
+            text = done(*command, *options, *db, **terminal)
+            assert controls(text) <= ({"\t"} if "--plain" in options else set()), (command, options)
+    (row,) = (json.loads(line) for line in done("prompts", "--json", *db).splitlines())
+    assert row["prompt_text"] == f"Look at {HOSTILE}", "programs get what is stored"
+    assert "\\x1b" in refused(2, "prompts", "--session", "\x1b[31mx", *db)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\tb\nc\r", r"a\tb\nc\r"),
+        ("\x1b[1m\x00\x7f\x9b", r"\x1b[1m\x00\x7f\x9b"),
+        ("\u202egnirts\u2066\u200b\u2028", r"\u202egnirts\u2066\u200b\u2028"),
+        ("漢字 é 👍🏽 ‍", "漢字 é 👍🏽 ‍"),
+        ("\U000e0041", r"\U000e0041"),
+        (r"C:\temp", r"C:\temp"),
+    ],
+)
+def test_what_cannot_be_seen_is_written_as_an_escape(text: str, shown: str) -> None:
+    assert cells.visible(text) == shown
+    assert json.loads(cells.json_line({"x": text})) == {"x": text}
+    assert cells.visible_lines("a\r\nb\tc\x1b") == "a\nb\tc\\x1b"
+
+
+def test_a_long_text_is_cut_with_a_mark_and_whole_with_full(recorded_file: Recorded) -> None:
+    query = f"SELECT '{'long ' * 400}end' AS text"
+    terminal = {"FORCE_COLOR": "1", "COLUMNS": "80"}
+    cut = done("sql", query, "--db", recorded_file.url, **terminal)
+    assert "…" in cut
+    assert "end" not in cut
+    assert "end" in done("sql", query, "--full", "--db", recorded_file.url, **terminal)
+    assert "end" in done("sql", query, "--db", recorded_file.url), "a pipe gets all of it"
+
+
+def test_times_are_local_with_their_zone_or_utc() -> None:
+    moment = "2026-01-02T03:04:05.678901"
+    from datetime import UTC, timedelta, timezone
+
+    assert cells.plain_time(moment, UTC) == "2026-01-02T03:04:05.678+00:00"
+    assert cells.plain_time(moment, timezone(timedelta(hours=-3))) == "2026-01-02T00:04:05.678-03:00"
+    assert cells.exact_time(moment, timezone(timedelta(hours=2))) == "2026-01-02 05:04:05.678 UTC+02:00"
+    assert cells.plain_time("last\ttuesday", UTC) == r"last\ttuesday"
+    assert cells.exact_time("0001-01-01T00:00:00.000000", timezone(timedelta(hours=-9))) == "0001-01-01T00:00:00.000000"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "0.0s"), (9.96, "10.0s"), (59.9, "59s"), (60, "1m00s"), (3_725, "1h02m"), (90_000, "1d01h"), (-1, "0.0s")],
+)
+def test_a_duration_has_its_two_largest_units(seconds: float, shown: str) -> None:
+    assert cells.duration(seconds) == shown
+
+
+def test_money_has_the_digits_that_it_needs() -> None:
+    assert [cells.money(amount) for amount in (0, 0.000012, 0.5, 1234.5)] == [
+        "$0.00",
+        "$0.000012",
+        "$0.50",
+        "$1,234.50",
+    ]
+
+
+def test_the_help_fits_one_screen_and_names_each_command() -> None:
+    lines = help_text().splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 100
+    assert {entry.name for entry in COMMANDS} <= {line.split()[0] for line in lines if line.startswith("  ")}
+    assert run("--help").stdout == help_text()
+
+
+@pytest.mark.parametrize("entry", COMMANDS, ids=lambda entry: entry.name)
+def test_the_help_of_a_command_has_examples_and_says_which_database(entry: object) -> None:
+    name = str(entry[0])  # type: ignore[index]
+    text = done(name, "--help")
+    if name not in ("demo", "scaffold"):
+        assert "Examples:" in text
+        assert f"orchdb {name}" in text
+        assert "ORCHESTRATOR_DB_URL" in text
+
+
+def test_help_and_version_load_nothing_slow(tmp_path: Path) -> None:
+    script = (
+        "import sys; from orchdb.cli import main\n"
+        "for sys.argv in (['orchdb', '--help'], ['orchdb', '--version'], ['orchdb', 'nothing']):\n"
+        "    try: main()\n"
+        "    except SystemExit: pass\n"
+        "    if sys.argv[1] == 'nothing': break\n"
+        "    slow = {'sqlalchemy', 'rich.console', 'asyncio', 'pydantic', 'alembic'} & {*sys.modules}\n"
+        "    assert not slow, slow\n"
+    )
+    import sys
+
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_json_and_plain_are_not_both_to_be_had(recorded_file: Recorded) -> None:
+    assert "--json and --plain" in refused(2, "agents", "--json", "--plain", "--db", recorded_file.url)
+    assert "in memory" in refused(2, "agents", "--db", ":memory:")
+
+
+def test_a_tail_gives_what_comes_and_ends_at_once_by_ctrl_c(recorded: Recorded) -> None:
+    import asyncio
+
+    from orchdb import DatabaseManager
+
+    async def write() -> None:
+        async with DatabaseManager(recorded.url) as db:
+            await db.create_agent_log(recorded.lead, "WARNING", "milestone", "later")
+
+    command = ("logs", "--follow", "--level", "warning+", "--json", "--db", recorded.url)
+    with process(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tail:
+        assert tail.stdout is not None
+        assert tail.stderr is not None
+        assert json.loads(tail.stdout.readline())["log_level"] == "ERROR"
+        asyncio.run(write())
+        assert json.loads(tail.stdout.readline())["message"] == "later"
+        tail.send_signal(signal.SIGINT)
+        assert tail.wait(timeout=30) == 130
+        assert complaints(tail.stderr.read().decode()) == ""
+
+
+def test_ctrl_c_ends_a_query_that_takes_long_and_a_closed_pipe_ends_a_list(recorded_file: Recorded) -> None:
+    forever = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    with process("sql", forever, "--db", recorded_file.url, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as query:
+        while not Path(f"{recorded_file.url}-shm").exists() and query.poll() is None:
+            time.sleep(0.01)
+        time.sleep(0.5)  # most of the time it is counting by now; before that it ends as well
+        query.send_signal(signal.SIGINT)
+        assert query.wait(timeout=30) == 130
+        assert query.stderr is not None
+        assert complaints(query.stderr.read().decode()) == ""
+    many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 200000) SELECT i FROM n"
+    with process("sql", many, "--db", recorded_file.url, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as numbers:
+        assert numbers.stdout is not None
+        assert numbers.stderr is not None
+        assert numbers.stdout.readline() == b"1\n"
+        numbers.stdout.close()
+        assert complaints(numbers.stderr.read().decode()) == ""
+    assert numbers.returncode > 0
+
+
+def test_a_shell_completes_ids_and_never_an_error(recorded_file: Recorded) -> None:
+    def completed(words: str) -> str:
+        return run(ORCHDB_COMPLETE="complete_zsh", _ORCHDB_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS=words).stdout
+
+    assert "now" in completed(f"orchdb agents --db {recorded_file.url} --session n")
+    assert recorded_file.lead in completed(f"orchdb logs --db {recorded_file.url} --agent {recorded_file.lead[:5]}")
+    assert "Error" not in completed("orchdb agents --db /nowhere/x.db --session n")
+    assert "sessions" in completed("orchdb sess")

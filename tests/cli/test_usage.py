@@ -1,0 +1,141 @@
+"""``orchdb usage``, ``tree`` and ``reprice``: totals that add up, at 80 columns, for ``awk`` and for programs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from orchdb import DatabaseManager, UsageRow
+from orchdb.cli.amounts import bar, compact, digits, dollars
+from orchdb.cli.output import Output
+from orchdb.cli.tree import _lines
+from orchdb.operations.agent_trees import nested
+from tests.cli.conftest import Recorded
+from tests.support.command_line import done, refused, run
+
+
+def objects(*arguments: str) -> list[Any]:
+    """What a command writes for programs: one object a line."""
+    return [json.loads(line) for line in done(*arguments, "--json").splitlines()]
+
+
+def test_usage_for_programs_has_the_rows_of_the_library(recorded: Recorded) -> None:
+    rows = objects("usage", "--db", recorded.url)
+    assert [(row["session"], row["cost_usd"], row["unattributed_usd"]) for row in rows] == [
+        ("now", 1.5, 0.0),
+        ("before", 0.25, 0.25),
+    ]
+    assert rows[0].keys() - {"session"} == UsageRow.__required_keys__
+    (model,) = objects("usage", "--by", "model,day", "--model", "large", "--tz", "Asia/Tokyo", "--db", recorded.url)
+    assert (model["model"], model["prompts"], model["tokens_cache_read"]) == ("large", 1, 34)
+    assert objects("usage", "--by", "agent", "-a", recorded.lead, "--subtree", "--db", recorded.url)[0]["prompts"] == 1
+    assert objects("usage", "--unpriced", "--db", recorded.url) == []
+    assert done("usage", "--plain", "--db", recorded.url).splitlines()[1].split("\t")[0] == "before"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--by", "month"), "group_by: must be any of"),
+        (("--tz", "Nowhere"), "tz: must be the IANA name"),
+        (("--subtree",), "subtree: needs an agent_id"),
+        (("-s", "nobody's"), "--session nobody's: there is none"),
+    ],
+)
+def test_what_cannot_be_summed_up_is_refused(recorded_file: Recorded, arguments: tuple[str, ...], said: str) -> None:
+    assert said in refused(2, "usage", *arguments, "--db", recorded_file.url)
+
+
+def test_a_tree_is_one_agent_a_line_behind_the_one_above_it(recorded: Recorded) -> None:
+    rows = objects("tree", "now", "--db", recorded.url)
+    assert [(row["depth"], row["id"]) for row in rows] == [(0, recorded.lead), (1, recorded.helper)]
+    assert (rows[0]["definition_name"], rows[0]["usage"]["cost_usd"]) == ("scout", 1.5)
+    assert "children" not in rows[0]
+    assert [row["id"] for row in objects("tree", recorded.helper, "--db", recorded.url)] == [recorded.helper]
+    assert done("tree", "now", "--db", recorded.url).splitlines()[1].split("\t")[:2] == ["1", recorded.helper]
+    assert "no session and no agent" in refused(1, "tree", "nobody's", "--db", recorded.url)
+
+
+def test_reprice_says_what_would_change_and_changes_it_when_told(recorded: Recorded) -> None:
+    async def unpriced() -> str:
+        async with DatabaseManager(recorded.url) as db:
+            return await db.create_prompt(
+                recorded.helper,
+                "command",
+                "x",
+                status="completed",
+                model_used="claude-sonnet-4-5",
+                tokens_output=1000,
+                cost_usd=None,
+            )
+
+    prompt = asyncio.run(unpriced())
+    (change,) = objects("reprice", "--db", recorded.url)
+    assert (change["id"], change["old_usd"], change["new_usd"]) == (prompt, None, 0.015)
+    assert objects("usage", "--unpriced", "--by", "model", "--db", recorded.url)[0]["model"] == "claude-sonnet-4-5"
+    assert "1 prompts were priced by genai-prices" in run("reprice", "--apply", "--db", recorded.url).stderr
+    assert objects("reprice", "--db", recorded.url) == []
+    assert objects("usage", "--unpriced", "--db", recorded.url) == []
+
+
+@pytest.mark.parametrize("command", [("usage", "--by", "session,model"), ("tree", "now")])
+def test_the_digits_of_a_total_are_the_sum_of_those_above_it(
+    recorded_file: Recorded, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    async def more() -> None:
+        async with DatabaseManager(recorded_file.url) as db:
+            for number, usd in enumerate((0.333, 0.333, 0.3335, 1e-9)):
+                prompt = await db.create_prompt(recorded_file.helper, "command", "x", model_used=f"m{number}")
+                await db.complete_prompt(prompt, cost_usd=usd)
+
+    asyncio.run(more())
+    monkeypatch.setattr(Output, "is_terminal", property(lambda self: True))
+    shown = re.sub("\x1b\\[[0-9;]*m", "", done(*command, "--db", recorded_file.url, COLUMNS="80"))
+    lines = [line for line in shown.splitlines() if "$" in line]
+    assert max(map(len, shown.splitlines())) <= 80
+    costs = [Decimal(re.findall(r"\$([\d.,]+)", line)[0]) for line in lines]
+    assert "total" in lines[-1]
+    assert costs[-1] == sum(costs[:-1])
+    assert costs[-1] == Decimal("2.749500001" if command[0] == "usage" else "2.499500001")
+
+
+def test_amounts_say_all_their_digits_and_counts_few() -> None:
+    assert [compact(number) for number in (0, 999, 1000, 12_914, 999_499, 999_500, 1_866_000, 2**63 - 1)] == [
+        *("0", "999", "1.00k", "12.9k", "999k", "1.00M", "1.87M", "9.22E")
+    ]
+    rows: list[dict[str, Any]] = [{"cost_usd": 0.1}, {"cost_usd": 0.25}]
+    assert digits(rows) == 2
+    assert digits([*rows, {"cost_usd": 0.105}]) == 4
+    assert digits([*rows, {"cost_usd": 1e-9}]) == 9
+    assert [dollars(usd, 2) for usd in (0.1, 1234.5, -0.25)] == ["$0.10", "$1,234.50", "-$0.25"]
+    assert bar({"cost_usd": 0.5}, 10**9, Output(force_terminal=True)) in ("█" * 6, "#" * 6)
+    assert bar({"cost_usd": 0.0}, 0, Output()) == ""
+
+
+def test_a_deep_tree_stays_within_the_screen() -> None:
+    figures = dict.fromkeys(
+        [f"sum_{name}" for name in ("prompts", "failed", "priced", "tokens_input", "tokens_output", "nanos")]
+        + [f"sum_{name}" for name in ("tokens_cache_read", "tokens_cache_write", "latencies", "latency_sum")]
+        + [f"sum_{name}" for name in ("unattributed", "latency_max", "first_at", "last_at")]
+    )
+    columns = ("orchestrator_agent_id", "session_id", "status", "context", "config", "started_at", "completed_at")
+    rest = dict.fromkeys((*columns, "cost_usd", "error_message", "updated_at", "metadata", "deleted_at"))
+    rows = [
+        {
+            "id": f"{number:05}",
+            "parent_agent_id": f"{number - 1:05}",
+            "created_at": "2026",
+            "definition_name": "x",
+            **rest,
+            **figures,
+        }
+        for number in range(10_000)
+    ]
+    lines = [*_lines(nested(rows, None, include_deleted=False))]
+    assert [depth for depth, _, _ in lines] == [*range(10_000)]
+    assert max(len(guide) for _, guide, _ in lines) < 50

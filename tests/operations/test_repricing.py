@@ -1,0 +1,107 @@
+"""Prices of requests, and prompts that are priced anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchdb import DatabaseManager, PromptRow, prices
+from orchdb.repricing import apply_repriced, find_repriced
+from tests.support.databases import call
+
+MODEL = "claude-sonnet-4-5"
+USAGE = {"tokens_input": 1_000, "tokens_output": 500, "tokens_cache_read": 10_000, "tokens_cache_write": 2_000}
+DOLLARS = 1_000 * 3e-6 + 500 * 15e-6 + 10_000 * 0.3e-6 + 2_000 * 3.75e-6
+AT = "2025-11-01T10:00:00"
+
+
+def test_a_request_costs_what_the_list_says_with_each_kind_of_token_at_its_own_price() -> None:
+    assert prices.cost_of(MODEL, USAGE, at=AT) == round(DOLLARS, 9)
+    assert prices.cost_of(MODEL, {"tokens_output": 500}, at=AT) == 0.0075
+    assert prices.cost_of(MODEL, {}, at=AT) == 0.0
+    assert prices.price_list().startswith("genai-prices 0.2")
+
+
+def test_a_cache_write_that_is_kept_for_an_hour_costs_twice_the_input() -> None:
+    an_hour = prices.cost_of(MODEL, {"tokens_cache_write": 1_000, "tokens_cache_write_1h": 1_000}, at=AT)
+    assert an_hour == 1_000 * 6e-6
+
+
+def test_an_unknown_model_has_no_price() -> None:
+    with pytest.raises(LookupError):
+        prices.cost_of("nobody's model", USAGE, at=AT)
+
+
+async def prompt_of(db: DatabaseManager, agent_id: str, cost_usd: float | None, **values: Any) -> str:
+    values = {"model_used": MODEL, "status": "completed", "created_at": AT, **USAGE, **values}
+    return str(await call(db, "create_prompt", agent_id, "command", "x", cost_usd=cost_usd, **values))
+
+
+async def found(db: DatabaseManager, prompt: str) -> PromptRow:
+    row = await db.get_prompt(prompt)
+    assert row is not None
+    return row
+
+
+async def test_only_what_nobody_has_reported_is_priced_and_only_when_it_is_applied(
+    db: DatabaseManager, agent_id: str
+) -> None:
+    unknown = await prompt_of(db, agent_id, None, metadata={"tokens_cache_write_1h": 2_000, "kept": 1})
+    older = await prompt_of(db, agent_id, 9.0, metadata={"price_list": "genai-prices 0.0.1"})
+    reported = await prompt_of(db, agent_id, 9.0, metadata={"price_list": "reported"})
+    told = await prompt_of(db, agent_id, 9.0)
+    await prompt_of(db, agent_id, None, model_used="nobody's model")
+    await prompt_of(db, agent_id, None, status="streaming")
+    zero = await prompt_of(db, agent_id, 0.0)
+    an_hour = round(DOLLARS + 2_000 * 2.25e-6, 9)
+    repricing = await find_repriced(db)
+    assert [(one["id"], one["old_usd"], one["new_usd"]) for one in repricing["prompts"]] == [
+        (unknown, None, an_hour),
+        (older, 9.0, round(DOLLARS, 9)),
+    ]
+    assert repricing["unknown_models"] == {"nobody's model": 1}
+    assert (await found(db, unknown))["cost_usd"] is None
+    assert await apply_repriced(db, repricing) == 2
+    row = await found(db, unknown)
+    assert (row["cost_usd"], row["status"], row["error_message"]) == (an_hour, "completed", None)
+    assert row["metadata"] == {"tokens_cache_write_1h": 2_000, "kept": 1, "price_list": prices.price_list()}
+    assert [(await found(db, prompt))["cost_usd"] for prompt in (reported, told, zero)] == [9.0, 9.0, 0.0]
+    assert (await find_repriced(db))["prompts"] == []
+    assert [one["id"] for one in (await find_repriced(db, zeros=True))["prompts"]] == [zero]
+
+
+async def test_no_dollar_is_counted_twice_that_an_agent_was_told_in_all(db: DatabaseManager) -> None:
+    definition = await db.create_orchestrator_agent("scout")
+    told = await db.create_agent(definition, "told", cost_usd=5.0)
+    await prompt_of(db, told, None)
+    summed = await db.create_agent(definition, "summed", cost_usd=9.5)
+    await prompt_of(db, summed, 9.5)
+    await prompt_of(db, summed, None)
+    copied = await db.create_agent(definition, "copied", cost_usd=0.0)
+    await prompt_of(db, copied, 9.5)
+    await prompt_of(db, copied, None)
+    corrected = await db.create_agent(definition, "corrected", cost_usd=1.0)
+    await prompt_of(db, corrected, 1.0, metadata={"price_list": "genai-prices 0.0.1"})
+    assert await apply_repriced(db, await find_repriced(db)) == 4
+    new = round(DOLLARS, 9)
+    rows: list[Any] = await db.usage()
+    assert {row["session"]: (row["cost_usd"], row["unattributed_usd"]) for row in rows} == {
+        "told": (5.0, round(5.0 - new, 9)),
+        "summed": (9.5 + new, 0.0),
+        "copied": (9.5 + new, 0.0),
+        "corrected": (new, 0.0),
+    }
+    costs = {row["session_id"]: row["cost_usd"] for row in await db.list_agents()}
+    assert costs == {"told": 5.0, "summed": 9.5 + new, "copied": 0.0, "corrected": new}
+
+
+async def test_what_changed_meanwhile_stays_as_it_is(db: DatabaseManager, agent_id: str) -> None:
+    prompt = await prompt_of(db, agent_id, None)
+    gone = await prompt_of(db, agent_id, None)
+    repricing = await find_repriced(db, session_id=["session-1"], since="2025-01-01", until="2026-01-01")
+    await db.update_prompt(prompt, cost_usd=1.0)
+    await db.delete_prompt(gone)
+    assert await apply_repriced(db, repricing) == 0
+    assert (await found(db, prompt))["cost_usd"] == 1.0
+    assert (await find_repriced(db, session_id=["another"]))["prompts"] == []
