@@ -149,7 +149,7 @@ async def end_with_reader() -> None:
     with contextlib.suppress(AttributeError, OSError, ValueError):  # not on Windows, and not where there is no file
         output = select.poll()
         output.register(sys.stdout.fileno(), 0)
-        while not output.poll(0):
+        while not output.poll(0):  # noqa: ASYNC110  # a pipe tells nobody that its reader has gone
             await asyncio.sleep(_LOOK_SECONDS)
         os._exit(FINDING)
 
