@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import sys
 
 
@@ -14,6 +15,9 @@ def main() -> None:
             f"orchdb: the command line needs {' and '.join(missing)}: pip install 'orchdb[cli]'", file=sys.stderr
         )
         raise SystemExit(3)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # of a terminal that does not know each character
     try:
         from orchdb.cli.application import application
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 import typer.core
@@ -87,6 +87,11 @@ def help_text() -> str:
 
 class Commands(typer.core.TyperGroup):
     """The commands, each loaded when it is asked for."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        # For what is misspelt: those that sound alike are looked for here.
+        self.commands = {name: typer.core.TyperCommand(name) for name in _BY_NAME}
 
     def list_commands(self, ctx: Context) -> list[str]:
         """The names, in the order of the help."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from orchdb.cli import cells, options
 from orchdb.cli.columns import LINES, SYSTEM_LINES
-from orchdb.cli.running import reading, run_reading
+from orchdb.cli.running import end_with_reader, reading, run_reading
 from orchdb.cli.view import Column, View
 
 if TYPE_CHECKING:
@@ -131,9 +132,11 @@ class _Source:
             for row in shown:
                 _write(self._view, self._columns, row)
             seen = {row["id"] for row in shown}
+            watching = asyncio.create_task(end_with_reader())
             async for row in coming:
                 if row["id"] not in seen:
                     _write(self._view, self._columns, row)
+            watching.cancel()  # never: the lines have no end
 
     async def _recent(self, db: DatabaseManager) -> list[Any]:
         found: list[Any]

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import logging
 import os
+import select
 import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -29,6 +30,7 @@ USAGE = 2
 UNREACHABLE = 3
 REFUSED = 4
 INTERRUPTED = 128 + signal.SIGINT
+_LOOK_SECONDS = 0.5
 
 Result = TypeVar("Result")
 
@@ -140,6 +142,16 @@ def run_reading(work: Coroutine[Any, Any, Result]) -> Result:
         return await work
 
     return asyncio.run(run())
+
+
+async def end_with_reader() -> None:
+    """End the command when nobody reads its output any more, also while there is nothing to write."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # not on Windows, and not where there is no file
+        output = select.poll()
+        output.register(sys.stdout.fileno(), 0)
+        while not output.poll(0):  # noqa: ASYNC110  # a pipe tells nobody that its reader has gone
+            await asyncio.sleep(_LOOK_SECONDS)
+        os._exit(FINDING)
 
 
 def _end() -> None:

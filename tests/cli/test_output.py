@@ -156,6 +156,24 @@ def test_help_and_version_load_nothing_slow(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
+def test_a_terminal_that_does_not_know_each_character_gets_escapes(recorded_file: Recorded) -> None:
+    db = ("--db", recorded_file.url)
+    for options, shown in (("--json", r"\u6f22\u5b57"), ("--plain", r"\u6f22\u5b57")):
+        command = ("show", recorded_file.prompt, options, *db)
+        with process(
+            *command, stdout=subprocess.PIPE, encoding="ascii", variables={"PYTHONIOENCODING": "ascii"}
+        ) as ended:
+            assert ended.stdout is not None
+            text = ended.stdout.read()
+        assert ended.returncode == 0
+        assert shown in text
+
+
+def test_a_misspelt_command_says_which_one_was_meant() -> None:
+    result = run("sesions")
+    assert (result.exit_code, "sessions" in result.stderr) == (2, True), result.stderr
+
+
 def test_json_and_plain_are_not_both_to_be_had(recorded_file: Recorded) -> None:
     assert "--json and --plain" in refused(2, "agents", "--json", "--plain", "--db", recorded_file.url)
     assert "in memory" in refused(2, "agents", "--db", ":memory:")
@@ -180,6 +198,15 @@ def test_a_tail_gives_what_comes_and_ends_at_once_by_ctrl_c(recorded: Recorded) 
         tail.send_signal(signal.SIGINT)
         assert tail.wait(timeout=30) == 130
         assert complaints(tail.stderr.read().decode()) == ""
+
+
+def test_a_tail_whose_reader_has_gone_ends_although_nothing_is_written(recorded_file: Recorded) -> None:
+    command = ("logs", "--follow", "--db", recorded_file.url)
+    with process(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tail:
+        assert tail.stdout.readline()
+        tail.stdout.close()
+        assert complaints(tail.stderr.read().decode()) == ""
+        assert tail.wait(timeout=30) > 0
 
 
 def test_ctrl_c_ends_a_query_that_takes_long_and_a_closed_pipe_ends_a_list(recorded_file: Recorded) -> None:

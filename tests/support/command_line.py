@@ -10,10 +10,12 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fcntl import ioctl
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from typer.testing import CliRunner, Result
 
@@ -46,11 +48,11 @@ def refused(code: int, *arguments: str) -> str:
     return result.stderr
 
 
-def process(*arguments: str, **options: object) -> subprocess.Popen[bytes]:
-    """``orchdb`` as a process of its own."""
+def process(*arguments: str, variables: Mapping[str, str] = MappingProxyType({}), **options: Any) -> Any:
+    """``orchdb`` as a process of its own, as ``subprocess.Popen``."""
     command = [sys.executable, "-W", "error", "-m", "orchdb", *arguments]
-    environment = {**os.environ, "PYTHONPATH": _PACKAGE}
-    return subprocess.Popen(command, env=environment, **options)  # type: ignore[call-overload,no-any-return]
+    environment = {**os.environ, "PYTHONPATH": _PACKAGE, **variables}
+    return subprocess.Popen(command, env=environment, **options)
 
 
 # Forking in a process with threads is deprecated, so the child itself makes the terminal the one that Ctrl-C is for.
