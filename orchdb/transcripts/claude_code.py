@@ -125,6 +125,7 @@ class ClaudeCodeReader:
         self._at = at
         self._row = 0
         self._end = 0
+        self._first = not state
         self._begun = False
         self._threads: dict[str, _Thread] = {}
         self._calls: OrderedDict[str, tuple[str | None, str]] = OrderedDict()
@@ -148,7 +149,7 @@ class ClaudeCodeReader:
         """Tell whose file it is."""
         place = self.place
         if not place.agent:
-            yield AgentSeen(place.key(), place.session, place.project, "", None, OWN_FILE, self._at, own=True)
+            yield AgentSeen(place.key(), place.session, place.project, "", None, OWN_FILE, self._at, self._first)
             return
         top = place.key("")
         yield AgentSeen(top, place.session, place.project, "", None, PLACEHOLDER, self._at)
@@ -165,7 +166,7 @@ class ClaudeCodeReader:
             yield AgentSeen(parent, place.session, place.project, None, top, PLACEHOLDER, self._at)
         evidence = META if place.meta else OWN_FILE
         yield AgentSeen(
-            place.key(), place.session, place.project, kind, parent, evidence, self._at, own=True, facts=facts
+            place.key(), place.session, place.project, kind, parent, evidence, self._at, self._first, facts
         )
 
     def read(self, row: Mapping[str, Any], raw: bytes, offset: int, end: int) -> Iterator[Event]:
@@ -400,6 +401,8 @@ class ClaudeCodeReader:
         self, agent: str, row: Mapping[str, Any], block: Mapping[str, Any], text: str
     ) -> Iterator[Event]:
         call = words(block.get("tool_use_id")) or ""
+        if "forkedFrom" in row or (row.get("sessionId") or self.place.session) != self.place.session:
+            return  # the copy of another session's, whose sub-agents are not started again
         result = dictionary(row.get("toolUseResult"))
         name = words(result.get("agentId"))
         evidence = RESULT
@@ -433,5 +436,5 @@ class ClaudeCodeReader:
                 found = call.group(1) if call else ""
                 for seen in self._child_seen(agent, task.group(1), self._calls.get(found, (None, ""))[0], QUEUE, found):
                     assert isinstance(seen, AgentSeen)
-                    seen.only_if_known = True
+                    seen.only_if_known = found not in self._calls  # commands in the background have such ids too
                     yield seen

@@ -143,6 +143,7 @@ class CodexReader:
     source = "codex"
 
     def __init__(self, identity: Identity, state: Mapping[str, Any] | None, at: str, above: Sequence[bytes]) -> None:
+        self._first = not state
         state = state or {}
         self._identity = identity
         self._at: str = state.get("at", at)
@@ -172,11 +173,11 @@ class CodexReader:
         """Tell whose file it is."""
         who = self._identity
         if who.parent is None:
-            yield AgentSeen(who.key, who.session, who.project, who.kind, None, OWN_FILE, self._at, True, who.facts)
+            yield AgentSeen(who.key, who.session, who.project, who.kind, None, OWN_FILE, self._at, self._first, who.facts)
             return
         above = f"codex/{who.parent}"
         yield AgentSeen(above, who.session, who.project, "", None, PLACEHOLDER, self._at)
-        yield AgentSeen(who.key, who.session, who.project, who.kind, above, OWN_FILE, self._at, True, who.facts)
+        yield AgentSeen(who.key, who.session, who.project, who.kind, above, OWN_FILE, self._at, self._first, who.facts)
 
     def read(self, row: Mapping[str, Any], raw: bytes, offset: int, end: int) -> Iterator[Event]:
         """Tell what a row says.

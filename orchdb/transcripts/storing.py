@@ -105,6 +105,9 @@ class Store:
                 async with self._db.transaction() as tx:
                     applied = _Application(tx, self._mapping, batch)
                     await applied.run()
+            except Overtaken:
+                self._there.clear()
+                raise
             except OperationError as error:
                 if error.code not in _AGAIN or tries == _TRIES:
                     raise
@@ -118,9 +121,11 @@ class Store:
         for seen in all_seen:
             if seen.key in self._there or seen.only_if_known:
                 continue
-            definition = await self.define(self._db, seen)
+            self._there.add(seen.key)
+            if await self._db.get_agent(agent_id(seen.key), include_deleted=True) is not None:
+                continue
+            definition = await self._define(seen)
             parent = None if seen.parent is None else agent_id(seen.parent)
-            made = await self._db.get_agent(agent_id(seen.key), include_deleted=True) is None
             await self._db.create_agent(
                 definition,
                 seen.session[:500],
@@ -133,25 +138,16 @@ class Store:
                 created_at=seen.at,
                 exist_ok=True,
             )
-            self._report.agents += made
-            self._there.add(seen.key)
+            self._report.agents += 1
 
-    async def define(self, db: DatabaseManager | Transaction, seen: AgentSeen) -> str:
-        """Find or make the definition of an agent.
-
-        Args:
-            db: The database, or a transaction.
-            seen: The agent.
-
-        Returns:
-            Its id: that of another one, if somebody has taken the name.
-        """
+    async def _define(self, seen: AgentSeen) -> str:
+        """Find or make the definition of an agent; its id is that of another one, if somebody has taken the name."""
         wanted = definition_of(self._mapping.source, seen)
         if wanted["id"] not in self._there:
             try:
-                await db.create_orchestrator_agent(**wanted, exist_ok=True)
+                await self._db.create_orchestrator_agent(**wanted, exist_ok=True)
             except DuplicateError:
-                return await db.get_or_create_orchestrator_agent(wanted["name"])
+                return await self._db.get_or_create_orchestrator_agent(wanted["name"])
             self._there.add(wanted["id"])
         return str(wanted["id"])
 
@@ -252,7 +248,7 @@ class _Application:
             found = await self._tx.conn.execute(statement.with_for_update())
             self._rows |= {row["id"]: dict(row) for row in found.mappings()}
         owner = self._rows.get(agent_id(self._batch.owner))
-        if owner is None:
+        if owner is None:  # somebody has just deleted it for good
             raise Overtaken(None)
         if owner["deleted_at"] is not None:
             raise Deleted
@@ -384,7 +380,10 @@ class _Application:
             known["kind"] = seen.evidence
             wanted = definition_of(self._mapping.source, seen)
             if wanted["id"] != row["orchestrator_agent_id"]:
-                await self._tx.create_orchestrator_agent(**wanted, exist_ok=True)
+                try:
+                    await self._tx.create_orchestrator_agent(**wanted, exist_ok=True)
+                except DuplicateError:
+                    wanted["id"] = await self._tx.get_or_create_orchestrator_agent(wanted["name"])
                 change["orchestrator_agent_id"] = wanted["id"]
         metadata["evidence"] = known
 

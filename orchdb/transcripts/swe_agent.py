@@ -15,6 +15,7 @@ import orjson
 
 from orchdb.transcripts.claude_rows import dictionary, text_of, words
 from orchdb.transcripts.events import OWN_FILE, AgentSeen, Counted, Event, Fact, Line, Response, Restart, Usage
+from orchdb.transcripts.lines import LONGEST, parsed
 
 
 class Run(NamedTuple):
@@ -34,14 +35,16 @@ class Run(NamedTuple):
 
 
 def run_of(path: Path) -> Run:
-    """Find out which run a trajectory is of: by its name, and the folder of the run.
+    """Find out which run a trajectory is of: by its name, the name of its folder, and its task.
 
     Args:
         path: The file.
     """
-    mark = hashlib.sha256(str(path.parent).encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    history = dictionary(parsed(path.read_bytes()) if path.stat().st_size <= 2 * LONGEST else None)
+    task = "\n".join((path.parent.name, *_task(history)))
+    mark = hashlib.sha256(task.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     written = datetime.fromtimestamp(int(path.stat().st_mtime), UTC)
-    return Run(f"swe/{path.stem}/{mark}", f"{path.stem}-{mark}", path.parent.name, written)
+    return Run(f"swe/{path.stem}/{mark}", f"{path.stem}-{mark}"[:500], path.parent.name, written)
 
 
 class SweAgentReader:
