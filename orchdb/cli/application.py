@@ -14,6 +14,7 @@ import typer
 
 from orchdb import OrchdbError, __version__
 from orchdb.cli.demo import demo
+from orchdb.cli.importing import run_import
 from orchdb.cli.output import Output
 from orchdb.cli.scaffolding import scaffold
 
@@ -72,3 +73,4 @@ application = typer.Typer(
 )
 for _command in COMMANDS:
     application.command()(explained(_command))
+application.command("import")(explained(run_import))

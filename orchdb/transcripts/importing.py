@@ -190,8 +190,12 @@ class _Import:
             try:
                 jobs.append(Job(transcript, rollouts))
             except OSError as error:
-                self.report.find(f"{transcript.path}: {error.strerror}")
+                self._unreadable(transcript.path, error)
         return jobs
+
+    def _unreadable(self, path: Path, error: OSError) -> None:
+        self.report.unreadable += 1
+        self.report.find(f"{path}: {error.strerror}")
 
     def _is_done(self, job: Job, places: _Place, deleted: bool) -> bool:
         place = places.get(str(job.path))
@@ -213,7 +217,7 @@ class _Import:
                 self.report.find(f"{job.path}: its agent was deleted softly, and stays so")
                 return
             except OSError as error:
-                self.report.find(f"{job.path}: {error.strerror}")
+                self._unreadable(job.path, error)
                 return
             else:
                 break

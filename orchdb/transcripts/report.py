@@ -16,7 +16,7 @@ class Tally:
     """Tokens and money.
 
     Attributes:
-        rows: How many rows or responses.
+        rows: How many rows or responses with usage.
         tokens_input: Read afresh.
         tokens_output: Written.
         tokens_cache_read: Read from the provider's cache.
@@ -78,6 +78,7 @@ class ImportReport:
         rows: How many rows of the files were read for the first time, by their type.
         damaged: How many rows could not be read.
         unknown: How many rows had a type that is not known, by the type; they are kept as log lines.
+        unreadable: How many files could not be read.
         findings: What to look at, as text that names the file and the row; the first hundred.
         unpriced: How many new prompts have no cost.
         unknown_models: The models that the list of prices does not have.
@@ -101,6 +102,7 @@ class ImportReport:
     rows: Counter[str] = field(default_factory=lambda: Counter[str]())
     damaged: int = 0
     unknown: Counter[str] = field(default_factory=lambda: Counter[str]())
+    unreadable: int = 0
     findings: list[str] = field(default_factory=lambda: list[str]())
     unpriced: int = 0
     unknown_models: set[str] = field(default_factory=lambda: set[str]())
@@ -120,6 +122,7 @@ class ImportReport:
             self.naive.tokens_output - self.added.tokens_output - self.copies.tokens_output,
             self.naive.tokens_cache_read - self.added.tokens_cache_read - self.copies.tokens_cache_read,
             self.naive.tokens_cache_write - self.added.tokens_cache_write - self.copies.tokens_cache_write,
+            self.naive.flat_usd - self.added.flat_usd - self.copies.flat_usd,
             self.naive.flat_usd - self.added.flat_usd - self.copies.flat_usd,
         )
 
@@ -168,6 +171,7 @@ class ImportReport:
             "rows": dict(sorted(self.rows.items())),
             "damaged": self.damaged,
             "unknown": dict(sorted(self.unknown.items())),
+            "unreadable": self.unreadable,
             "findings": self.findings,
             "unpriced": self.unpriced,
             "unknown_models": sorted(self.unknown_models),

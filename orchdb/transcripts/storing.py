@@ -7,14 +7,15 @@ once, whenever a process is killed and however many import at a time; what stand
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import func, select, update
+from sqlalchemy.exc import DBAPIError
 
-from orchdb import DatabaseManager, DuplicateError, InvalidValueError, NewPrompt, OperationError, Transaction
+from orchdb import DatabaseManager, DuplicateError, InvalidValueError, NewPrompt, OperationError, OrchdbError, Transaction
 from orchdb.tables import agent_logs, agents, prompts
 from orchdb.transcripts.events import PLACEHOLDER, AgentSeen, Counted, Event, Fact, Line, Response, Usage
 from orchdb.transcripts.mapping import RowMapping, agent_id, definition_of, prompt_id
@@ -25,6 +26,7 @@ PLACES = "import"
 _AGAIN = ("40P01", "40001")
 _TRIES = 5
 _KEYS = 400
+_T = TypeVar("_T")
 _NONE = PLACEHOLDER + 1
 _TOKENS = ("tokens_input", "tokens_output", "tokens_cache_read", "tokens_cache_write")
 
@@ -98,58 +100,99 @@ class Store:
             Overtaken: Something else than ``base`` stands in the agent's metadata.
             Deleted: The agent was deleted softly.
         """
-        await self._make_agents(event for event in batch.events if isinstance(event, AgentSeen))
-        tries = 1
-        while True:
-            try:
-                async with self._db.transaction() as tx:
-                    applied = _Application(tx, self._mapping, batch)
-                    await applied.run()
-            except Overtaken:
-                self._there.clear()
-                raise
-            except OperationError as error:
-                if error.code not in _AGAIN or tries == _TRIES:
-                    raise
-                tries += 1
-            else:
-                applied.tell(self._report)
-                return
+        await self._make_agents(batch.events)
 
-    async def _make_agents(self, all_seen: Iterable[AgentSeen]) -> None:
-        """Make the agents that are not there yet, with what is known first; the batch corrects them."""
-        for seen in all_seen:
-            if seen.key in self._there or seen.only_if_known:
-                continue
-            self._there.add(seen.key)
-            if await self._db.get_agent(agent_id(seen.key), include_deleted=True) is not None:
-                continue
-            definition = await self._define(seen)
-            parent = None if seen.parent is None else agent_id(seen.parent)
-            await self._db.create_agent(
-                definition,
-                seen.session[:500],
-                parent,
-                "completed",
-                metadata={"source": self._mapping.source, "key": seen.key, "project": seen.project},
-                started_at=seen.at,
-                completed_at=seen.at,
-                id=agent_id(seen.key),
-                created_at=seen.at,
-                exist_ok=True,
-            )
-            self._report.agents += 1
+        async def run(tx: Transaction) -> Application:
+            applied = Application(tx, self._mapping, batch)
+            await applied.run()
+            return applied
 
-    async def _define(self, seen: AgentSeen) -> str:
-        """Find or make the definition of an agent; its id is that of another one, if somebody has taken the name."""
-        wanted = definition_of(self._mapping.source, seen)
-        if wanted["id"] not in self._there:
-            try:
-                await self._db.create_orchestrator_agent(**wanted, exist_ok=True)
-            except DuplicateError:
-                return await self._db.get_or_create_orchestrator_agent(wanted["name"])
-            self._there.add(wanted["id"])
-        return str(wanted["id"])
+        try:
+            applied = await in_transaction(self._db, run)
+        except Overtaken:
+            self._there.clear()
+            raise
+        applied.tell(self._report)
+
+    async def _make_agents(self, events: Iterable[Event]) -> None:
+        for seen in events:
+            if isinstance(seen, AgentSeen) and seen.key not in self._there:
+                self._report.agents += await made(self._db, self._mapping.source, seen)
+                self._there.add(seen.key)
+
+
+async def made(db: DatabaseManager | Transaction, source: str, seen: AgentSeen) -> bool:
+    """Make an agent if it is not there, with what is known first; the batch corrects it.
+
+    Args:
+        db: The database, or a transaction.
+        source: The format.
+        seen: The agent.
+
+    Returns:
+        Whether it is new.
+    """
+    if seen.only_if_known or await db.get_agent(agent_id(seen.key), include_deleted=True) is not None:
+        return False
+    await db.create_agent(
+        await defined(db, source, seen),
+        seen.session[:500],
+        None if seen.parent is None else agent_id(seen.parent),
+        "completed",
+        metadata={"source": source, "key": seen.key, "project": seen.project},
+        started_at=seen.at,
+        completed_at=seen.at,
+        id=agent_id(seen.key),
+        created_at=seen.at,
+        exist_ok=True,
+    )
+    return True
+
+
+async def defined(db: DatabaseManager | Transaction, source: str, seen: AgentSeen) -> str:
+    """Find or make the definition of an agent.
+
+    Args:
+        db: The database, or a transaction.
+        source: The format.
+        seen: The agent.
+
+    Returns:
+        Its id: that of another one, if somebody has taken the name.
+    """
+    wanted = definition_of(source, seen)
+    try:
+        return await db.create_orchestrator_agent(**wanted, exist_ok=True)
+    except DuplicateError:
+        return await db.get_or_create_orchestrator_agent(wanted["name"])
+
+
+async def in_transaction(db: DatabaseManager, work: Callable[[Transaction], Awaitable[_T]]) -> _T:
+    """Do something in a transaction, again if the server ends it because two of them wait for each other.
+
+    Args:
+        db: The database.
+        work: What to do.
+
+    Returns:
+        What it gives.
+
+    Raises:
+        OperationError: It could not be done.
+    """
+    for tries in range(_TRIES):
+        failure: OrchdbError
+        try:
+            async with db.transaction() as tx:
+                return await work(tx)
+        except OperationError as error:
+            failure = error
+        except DBAPIError as error:  # of our own statements, in SQLAlchemy's words; those of the driver are not told on
+            code = getattr(error.orig, "sqlstate", None)
+            failure = OperationError("a statement of the import failed", operation="import", code=code)
+        if failure.code not in _AGAIN or tries == _TRIES - 1:
+            raise failure
+    raise AssertionError("unreachable")
 
 
 class Counting:
@@ -171,7 +214,7 @@ class Counting:
         self._report.prompts += 1
         self._report.unpriced += cost is None
         for tally in self._tallies(response):
-            tally.add(response.usage, cost, self._flat(response))
+            tally.add(response.usage, cost, self._flat(response), rows=int(response.usage is not None))
 
     def copy(self, response: Response) -> None:
         """Count a response that another session has."""
@@ -202,8 +245,14 @@ class Counting:
         return (self._report.added,) if top else (self._report.added, self._report.subagents)
 
 
-class _Application:
-    """One batch in one transaction."""
+class Application:
+    """One batch in one transaction.
+
+    Args:
+        tx: The transaction.
+        mapping: Makes rows.
+        batch: What was read.
+    """
 
     def __init__(self, tx: Transaction, mapping: RowMapping, batch: Batch) -> None:
         self._tx = tx
@@ -221,6 +270,12 @@ class _Application:
         report.merge(self._report)
 
     async def run(self) -> None:
+        """Apply the batch.
+
+        Raises:
+            Overtaken: Something else than ``base`` stands in the agent's metadata.
+            Deleted: The agent was deleted softly.
+        """
         await self._lock()
         await self._prompts([event for event in self._batch.events if isinstance(event, Response)])
         await self._lines([event for event in self._batch.events if isinstance(event, Line)])
@@ -245,7 +300,7 @@ class _Application:
         )
         for start in range(0, len(ids), _KEYS):
             statement = select(*columns).where(agents.c.id.in_(ids[start : start + _KEYS])).order_by(agents.c.id)
-            found = await self._tx.conn.execute(statement.with_for_update())
+            found = await self._tx.conn.execute(statement.with_for_update(key_share=True))
             self._rows |= {row["id"]: dict(row) for row in found.mappings()}
         owner = self._rows.get(agent_id(self._batch.owner))
         if owner is None:  # somebody has just deleted it for good
@@ -378,13 +433,8 @@ class _Application:
                 parents[row["id"]] = agent_id(seen.parent)
         if seen.kind is not None and seen.evidence < known.get("kind", _NONE):
             known["kind"] = seen.evidence
-            wanted = definition_of(self._mapping.source, seen)
-            if wanted["id"] != row["orchestrator_agent_id"]:
-                try:
-                    await self._tx.create_orchestrator_agent(**wanted, exist_ok=True)
-                except DuplicateError:
-                    wanted["id"] = await self._tx.get_or_create_orchestrator_agent(wanted["name"])
-                change["orchestrator_agent_id"] = wanted["id"]
+            if definition_of(self._mapping.source, seen)["id"] != row["orchestrator_agent_id"]:
+                change["orchestrator_agent_id"] = await defined(self._tx, self._mapping.source, seen)
         metadata["evidence"] = known
 
 
