@@ -355,7 +355,8 @@ class Application:
         whole = response.whole and known.get("first") == response.first
         more = whole and int(response.facts.get("parts", 0)) > int(known.get("parts", 0))
         usage = response.usage
-        larger = usage is not None and usage.tokens_output > (row["tokens_output"] or 0)
+        stored = row["tokens_output"] or 0
+        larger = usage is not None and (usage.tokens_output > stored or (more and usage.tokens_output == stored))
         if not more and not larger:
             return
         target = self._mapping.prompt(response)
