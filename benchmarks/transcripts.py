@@ -83,7 +83,11 @@ def _rows(picker: random.Random) -> Iterator[dict[str, Any]]:
             data = {"type": "bash_progress", "output": _text(picker, 70)}
             yield {"type": "progress", "data": data, "toolUseID": call, "parentToolUseID": call}
         result = {"type": "tool_result", "tool_use_id": call, "content": _text(picker, 600)}
-        yield {"type": "user", "message": {"role": "user", "content": [result]}, "toolUseResult": {"stdout": result["content"]}}
+        yield {
+            "type": "user",
+            "message": {"role": "user", "content": [result]},
+            "toolUseResult": {"stdout": result["content"]},
+        }
 
 
 def _text(picker: random.Random, words: int) -> str:

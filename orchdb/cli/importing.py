@@ -146,7 +146,9 @@ def _progress(messages: Output) -> Callable[[Progress], None] | None:
         rate = progress.done / progress.seconds if progress.seconds else 0.0
         left = (progress.total - progress.done) / rate if rate else 0.0
         part = progress.done / progress.total if progress.total else 1.0
-        text = f"{part:4.0%}  {_size(progress.done)} of {_size(progress.total)}  {_size(int(rate))}/s  {left:.0f} s left"
+        text = (
+            f"{part:4.0%}  {_size(progress.done)} of {_size(progress.total)}  {_size(int(rate))}/s  {left:.0f} s left"
+        )
         end = "\n" if progress.files_done == progress.files else ""
         messages.file.write(f"\r{text:<70}{end}")
         messages.file.flush()
@@ -157,9 +159,8 @@ def _progress(messages: Output) -> Callable[[Progress], None] | None:
 def _news(report: ImportReport) -> str:
     """What has come, in one line."""
     sessions = ", ".join(sorted(report.sessions))
-    return (
-        f"{sessions}: {_many(report.prompts, 'prompt')}, {_many(report.lines, 'log line')}, ${report.added.cost_usd:.4f}"
-    )
+    news = f"{_many(report.prompts, 'prompt')}, {_many(report.lines, 'log line')}, ${report.added.cost_usd:.4f}"
+    return f"{sessions}: {news}"
 
 
 def summary(report: ImportReport) -> list[str]:
@@ -186,7 +187,10 @@ def summary(report: ImportReport) -> list[str]:
     if report.naive.rows:
         lines += ["", *_why(report)]
     if report.prices_missing:
-        lines += ["", "There are no costs: the prices need pip install 'orchdb[prices]', and another import of a new file."]
+        lines += [
+            "",
+            "There are no costs: the prices need pip install 'orchdb[prices]', and another import of a new file.",
+        ]
     if report.unpriced:
         models = f" ({', '.join(sorted(report.unknown_models))})" if report.unknown_models else ""
         lines.append(f"{_many(report.unpriced, 'prompt')} without a price{models}.")

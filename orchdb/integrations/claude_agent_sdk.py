@@ -15,11 +15,13 @@ from sqlalchemy import func, select, update
 
 from orchdb import DatabaseManager, InvalidValueError, NewAgentLog, Transaction
 from orchdb.tables import agent_logs, agents, orchestrator_agents
-from orchdb.transcripts.claude_code import ClaudeCodeReader, Place
+from orchdb.transcripts.claude_code import ClaudeCodeReader
 from orchdb.transcripts.claude_rows import dictionary, moment, words
+from orchdb.transcripts.claude_threads import Place
+from orchdb.transcripts.creating import made
 from orchdb.transcripts.events import PLACEHOLDER, AgentSeen, Event
 from orchdb.transcripts.mapping import Prices, RowMapping, agent_id, definition_of
-from orchdb.transcripts.storing import PLACES, Application, Batch, in_transaction, made
+from orchdb.transcripts.storing import PLACES, Application, Batch, in_transaction
 
 if TYPE_CHECKING:
     from claude_agent_sdk.types import (
@@ -212,7 +214,7 @@ class _Append:
                 "log_level": "DEBUG",
                 "log_type": ENTRY,
                 "message": str(entry.get("type"))[:200],
-                "details": dict(entry),
+                "details": dict[str, Any](entry),
                 "event_id": None if name is None else f"sdk:{self._agent}:{name}"[:500],
             }
             for entry, name in zip(entries, names, strict=True)

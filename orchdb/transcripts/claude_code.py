@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any, cast
 
 from orchdb.transcripts.claude_rows import (
     FINAL_COUNTS_MISSING,
+    blocks_of,
     counts_of,
     dictionary,
     event_name,
@@ -25,6 +25,7 @@ from orchdb.transcripts.claude_rows import (
     text_of,
     words,
 )
+from orchdb.transcripts.claude_threads import STALE, OpenResponse, Place, Thread
 from orchdb.transcripts.events import (
     OWN_FILE,
     PLACEHOLDER,
@@ -40,73 +41,11 @@ from orchdb.transcripts.events import (
 
 CALLS_OF_AGENTS = ("Task", "Agent")
 _RECENT = 256
-_STALE = 5000
-"""Rows after which an exchange that nothing was added to is taken for finished."""
 _LAST_LINE = re.compile(r"^agentId: ([\w-]+)", re.MULTILINE)
 _TASK_ID = re.compile(r"<task-id>([\w-]+)</task-id>")
 _CALL_ID = re.compile(r"<tool-use-id>([\w-]+)</tool-use-id>")
 META, RESULT, RESULT_TEXT, PROGRESS, QUEUE, PROMPT = 1, 2, 3, 4, 5, 6
 """The evidence for the agent above, the best first."""
-
-
-class Place(NamedTuple):
-    """What a file's place says of it.
-
-    Attributes:
-        project: The project's key, the name of its folder.
-        session: The id of the session.
-        agent: The id of the sub-agent that the file belongs to; ``""`` for the session's own file.
-        meta: What the file beside a sub-agent's says of it.
-        workflow: The run of a workflow that it is part of.
-    """
-
-    project: str
-    session: str
-    agent: str = ""
-    meta: Mapping[str, Any] | None = None
-    workflow: str | None = None
-
-    def key(self, agent: str | None = None) -> str:
-        """Give the key of this agent, or of another one of the session."""
-        name = self.agent if agent is None else agent
-        return "/".join(("claude", self.project, self.session, name))
-
-
-@dataclass
-class _Open:
-    """A response that more rows may belong to."""
-
-    response: Response
-    offset: int
-    last_row: int
-    uuids: set[str]
-
-
-@dataclass
-class _Thread:
-    """One agent's rows: its own file, or a side chain in the session's."""
-
-    agent: str
-    pending: list[str] = field(default_factory=lambda: list[str]())
-    asked: bool = False
-    pending_from: int | None = None
-    last_row: int = 0
-    open: _Open | None = None
-    recent: OrderedDict[str, None] = field(default_factory=lambda: OrderedDict[str, None]())
-    begin: int = 0
-
-    def give(self, text: str, offset: int, *, asked: bool) -> None:
-        self.asked = self.asked or asked
-        if self.pending_from is None:
-            self.pending_from = offset
-        self.pending.append(text)
-
-    def restart(self, end: int, row: int) -> int:
-        """Where this thread is to be read from again."""
-        places = [] if self.pending_from is None else [self.pending_from]
-        if self.open is not None:
-            places.append(self.open.offset)
-        return end if row - self.last_row > _STALE else min(places, default=end)
 
 
 class ClaudeCodeReader:
@@ -127,7 +66,7 @@ class ClaudeCodeReader:
         self._end = 0
         self._first = not state
         self._begun = False
-        self._threads: dict[str, _Thread] = {}
+        self._threads: dict[str, Thread] = {}
         self._calls: OrderedDict[str, tuple[str | None, str]] = OrderedDict()
         self._children: dict[str, int] = {}
         self._chains: OrderedDict[str, str] = OrderedDict()
@@ -137,7 +76,7 @@ class ClaudeCodeReader:
             self._chains.update(state.get("chains", {}))
             self._calls.update({call: (kind, hint) for call, kind, hint in state.get("calls", ())})
             for name, left in state.get("threads", {}).items():
-                thread = self._threads[name] = _Thread(name, begin=left["from"])
+                thread = self._threads[name] = Thread(name, begin=left["from"])
                 thread.recent.update(dict.fromkeys(left["recent"]))
 
     @property
@@ -165,9 +104,7 @@ class ClaudeCodeReader:
             parent = place.key(above)
             yield AgentSeen(parent, place.session, place.project, None, top, PLACEHOLDER, self._at)
         evidence = META if place.meta else OWN_FILE
-        yield AgentSeen(
-            place.key(), place.session, place.project, kind, parent, evidence, self._at, self._first, facts
-        )
+        yield AgentSeen(place.key(), place.session, place.project, kind, parent, evidence, self._at, self._first, facts)
 
     def read(self, row: Mapping[str, Any], raw: bytes, offset: int, end: int) -> Iterator[Event]:
         """Tell what a row says.
@@ -205,39 +142,44 @@ class ClaudeCodeReader:
 
     def restart(self) -> Restart:
         """Say where a later reader has to begin."""
-        threads = {
-            name: {"from": thread.restart(self._end, self._row), "recent": [*thread.recent][-8:]}
+        begins = {
+            name: thread.restart(self._end, self._row)
             for name, thread in self._threads.items()
-            if not name or name == self.place.agent or self._row - thread.last_row <= _STALE
+            if not name or name == self.place.agent or self._row - thread.last_row <= STALE
+        }
+        threads = {
+            name: {"from": begin, "recent": [*self._threads[name].recent][-8:]} for name, begin in begins.items()
         }
         state: dict[str, Any] = {"threads": threads, "at": self._at}
         if self._chains:
             state["chains"] = dict([*self._chains.items()][-50:])
         if self._calls:
             state["calls"] = [[call, kind, hint] for call, (kind, hint) in [*self._calls.items()][-20:]]
-        return Restart(min((left["from"] for left in threads.values()), default=self._end), state)
+        return Restart(min(begins.values(), default=self._end), state)
 
-    def _thread_of(self, row: Mapping[str, Any]) -> Iterator[Event]:
+    def _thread_of(self, row: Mapping[str, Any]) -> Generator[Event, None, Thread]:
         """The thread that a row belongs to; of a new side chain, that there is such an agent."""
         name = self.place.agent
         if not name and row.get("isSidechain") is True:
             name = yield from self._chain_of(row)
         thread = self._threads.get(name)
         if thread is None:
-            thread = self._threads[name] = _Thread(name)
+            thread = self._threads[name] = Thread(name)
         thread.last_row = self._row
         return thread
 
-    def _chain_of(self, row: Mapping[str, Any]) -> Iterator[Event]:
+    def _chain_of(self, row: Mapping[str, Any]) -> Generator[Event, None, str]:
         uuid, above = words(row.get("uuid")), words(row.get("parentUuid"))
         name = words(row.get("agentId")) or self._chains.get(above or "") or uuid or "sidechain"
         if uuid:
             self._chains[uuid] = name
-            if len(self._chains) > _STALE:
+            if len(self._chains) > STALE:
                 self._chains.popitem(last=False)
         if name not in self._threads:
             text = text_of(dictionary(row.get("message")).get("content"))
-            call, kind = next(((call, kind) for call, (kind, hint) in self._calls.items() if hint == text[:200]), (None, None))
+            call, kind = next(
+                ((call, kind) for call, (kind, hint) in self._calls.items() if hint == text[:200]), (None, None)
+            )
             facts = {"agent_id": name} | ({"tool_use_id": call} if call else {})
             evidence = PROMPT if call else OWN_FILE
             yield self._child(self.place.key(""), name, kind, evidence, facts, own=True)
@@ -250,14 +192,20 @@ class ClaudeCodeReader:
         return AgentSeen(place.key(name), place.session, place.project, kind, parent, evidence, self._at, own, facts)
 
     def _whereabouts(self, row: Mapping[str, Any]) -> Iterator[Event]:
-        names = {"cwd": "cwd", "gitBranch": "git_branch", "version": "version", "slug": "slug", "sessionKind": "session_kind"}
+        names = {
+            "cwd": "cwd",
+            "gitBranch": "git_branch",
+            "version": "version",
+            "slug": "slug",
+            "sessionKind": "session_kind",
+        }
         facts = {ours: row[theirs] for theirs, ours in names.items() if isinstance(row.get(theirs), str)}
         if "cwd" not in facts:
             self._begun = False  # the first rows of a file say nothing of it
         if facts:
             yield Fact(self.key, self._at, facts)
 
-    def _assistant(self, thread: _Thread, row: Mapping[str, Any], raw: bytes, offset: int) -> Iterator[Event]:
+    def _assistant(self, thread: Thread, row: Mapping[str, Any], raw: bytes, offset: int) -> Iterator[Event]:
         message = dictionary(row.get("message"))
         name = event_name(row, raw)
         agent = self.place.key(thread.agent)
@@ -283,21 +231,21 @@ class ClaudeCodeReader:
             return
         if thread.open is None:
             self._open(thread, agent, key, name, model, offset)
-        current = cast("_Open", thread.open)
+        current = cast("OpenResponse", thread.open)
         known = name in current.uuids
         current.uuids.add(name)
         self._extend(current, row, message, usage, model)
         yield from self._blocks(thread, name, message, None if known else current.response)
 
-    def _open(self, thread: _Thread, agent: str, key: str, first: str, model: str | None, offset: int) -> None:
+    def _open(self, thread: Thread, agent: str, key: str, first: str, model: str | None, offset: int) -> None:
         kind = "command" if thread.asked or not thread.pending else "tool_call"
         begin = offset if thread.pending_from is None else thread.pending_from
         response = Response(agent, key, self._at, self._at, model, thread.pending, [], None, None, kind, first)
-        thread.open = _Open(response, begin, self._row, set())
+        thread.open = OpenResponse(response, begin, self._row, set())
         thread.pending, thread.pending_from, thread.asked = [], None, False
 
-    def _close(self, thread: _Thread) -> Iterator[Event]:
-        done = cast("_Open", thread.open)
+    def _close(self, thread: Thread) -> Iterator[Event]:
+        done = cast("OpenResponse", thread.open)
         thread.open = None
         thread.recent[done.response.key] = None
         if len(thread.recent) > _RECENT:
@@ -305,7 +253,12 @@ class ClaudeCodeReader:
         yield done.response
 
     def _extend(
-        self, current: _Open, row: Mapping[str, Any], message: Mapping[str, Any], usage: Usage | None, model: str | None
+        self,
+        current: OpenResponse,
+        row: Mapping[str, Any],
+        message: Mapping[str, Any],
+        usage: Usage | None,
+        model: str | None,
     ) -> None:
         response = current.response
         response.ended = self._at
@@ -316,7 +269,9 @@ class ClaudeCodeReader:
             response.facts["request_id"] = row["requestId"]
         if words(message.get("stop_reason")):
             response.facts["stop_reason"] = message["stop_reason"]
-        final = not FINAL_COUNTS_MISSING.match(words(row.get("version")) or "") or bool(response.facts.get("stop_reason"))
+        final = not FINAL_COUNTS_MISSING.match(words(row.get("version")) or "") or bool(
+            response.facts.get("stop_reason")
+        )
         response.facts |= {"usage_final": final, "parts": len(current.uuids)}
 
     def _late(
@@ -329,12 +284,10 @@ class ClaudeCodeReader:
         )
 
     def _blocks(
-        self, thread: _Thread, name: str, message: Mapping[str, Any], response: Response | None
+        self, thread: Thread, name: str, message: Mapping[str, Any], response: Response | None
     ) -> Iterator[Event]:
-        content = message.get("content")
-        blocks = cast("list[Any]", content) if isinstance(content, list) else [{"type": "text", "text": content}]
         agent, number = self.place.key(thread.agent), 0
-        for block in map(dictionary, blocks):
+        for block in blocks_of(message.get("content")):
             event_id = f"{name}:{number}" if number else name
             sort = block.get("type")
             if sort == "text":
@@ -359,13 +312,21 @@ class ClaudeCodeReader:
             self._calls[call] = (kind, (words(given.get("prompt")) or "")[:200])
             if len(self._calls) > _RECENT:
                 self._calls.popitem(last=False)
-        return Line(agent, event_id, self._at, "tool_call", tool, sort_of(given), facts=facts, content={"input": block.get("input")})
+        return Line(
+            agent,
+            event_id,
+            self._at,
+            "tool_call",
+            tool,
+            sort_of(given),
+            facts=facts,
+            content={"input": block.get("input")},
+        )
 
-    def _user(self, thread: _Thread, row: Mapping[str, Any], raw: bytes, offset: int) -> Iterator[Event]:
-        content = dictionary(row.get("message")).get("content")
-        blocks = cast("list[Any]", content) if isinstance(content, list) else [{"type": "text", "text": content}]
+    def _user(self, thread: Thread, row: Mapping[str, Any], raw: bytes, offset: int) -> Iterator[Event]:
+        blocks = blocks_of(dictionary(row.get("message")).get("content"))
         agent, name, number = self.place.key(thread.agent), event_name(row, raw), 0
-        for block in map(dictionary, blocks):
+        for block in blocks:
             event_id = f"{name}:{number}" if number else name
             if block.get("type") == "tool_result":
                 number += 1
@@ -420,14 +381,14 @@ class ClaudeCodeReader:
         facts = {"agent_id": name} | ({"tool_use_id": call} if call else {})
         yield self._child(agent, name, kind, evidence, facts)
 
-    def _progress(self, thread: _Thread, row: Mapping[str, Any]) -> Iterator[Event]:
+    def _progress(self, thread: Thread, row: Mapping[str, Any]) -> Iterator[Event]:
         data = dictionary(row.get("data"))
         name, call = words(data.get("agentId")), words(row.get("parentToolUseID")) or ""
         if data.get("type") == "agent_progress" and name is not None and call in self._calls:
             agent = self.place.key(thread.agent)
             yield from self._child_seen(agent, name, self._calls[call][0], PROGRESS, call)
 
-    def _other(self, thread: _Thread, row: Mapping[str, Any], raw: bytes) -> Iterator[Event]:
+    def _other(self, thread: Thread, row: Mapping[str, Any], raw: bytes) -> Iterator[Event]:
         agent = self.place.key(thread.agent)
         yield from other_line(agent, row, raw, self._at)
         if row.get("type") == "queue-operation" and isinstance(row.get("content"), str):

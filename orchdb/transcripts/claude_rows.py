@@ -12,7 +12,7 @@ from orchdb import LogLevel
 from orchdb.transcripts.events import Event, Fact, Line, Usage
 
 FINAL_COUNTS_MISSING = re.compile(r"2\.1\.(29|3\d|4\d|5\d)\b")
-"""The versions whose last row of a response may be a count from the middle of the stream, if no stop reason stands there."""
+"""The versions whose last row of a response may be a count from the middle of the stream, without a stop reason."""
 TITLES = {"summary": "summary", "ai-title": "aiTitle", "custom-title": "customTitle"}
 KNOWN = frozenset(
     {
@@ -45,6 +45,16 @@ def dictionary(value: object) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
 
 
+def blocks_of(content: object) -> list[Mapping[str, Any]]:
+    """Give the blocks of a message's content; text is a block by itself."""
+    return [{"type": "text", "text": content}] if isinstance(content, str) else objects(content)
+
+
+def objects(value: object) -> list[Mapping[str, Any]]:
+    """Take the objects of a list, an empty one for each other thing in it; nothing for what is no list."""
+    return [dictionary(each) for each in cast("list[object]", value)] if isinstance(value, list) else []
+
+
 def moment(value: object) -> str | None:
     """Take the text of a time; ``None`` for everything else."""
     if not isinstance(value, str):
@@ -63,22 +73,13 @@ def event_name(row: Mapping[str, Any], raw: bytes) -> str:
 
 def text_of(content: object) -> str:
     """Join the texts of a message's content."""
-    if isinstance(content, str):
-        return content
-    blocks = cast("list[Any]", content) if isinstance(content, list) else []
-    return "\n".join(block["text"] for block in map(dictionary, blocks) if isinstance(block.get("text"), str))
+    return "\n".join(block["text"] for block in blocks_of(content) if isinstance(block.get("text"), str))
 
 
 def result_text(content: object) -> str:
     """Give a tool's result as text; what is no text, by its kind."""
-    if isinstance(content, str):
-        return content
-    blocks = cast("list[Any]", content) if isinstance(content, list) else []
-    parts: list[str] = []
-    for block in map(dictionary, blocks):
-        text = block.get("text")
-        parts.append(text if isinstance(text, str) else f"[{block.get('type', 'block')}]")
-    return "\n".join(parts)
+    texts = [(block.get("text"), block.get("type", "block")) for block in blocks_of(content)]
+    return "\n".join(text if isinstance(text, str) else f"[{sort}]" for text, sort in texts)
 
 
 def sort_of(given: Mapping[str, Any]) -> str:
@@ -91,9 +92,9 @@ def sort_of(given: Mapping[str, Any]) -> str:
 
 def counts_of(usage: object) -> Usage | None:
     """Read the tokens of a row; ``None`` where there are none, or where they are no counts."""
-    if not isinstance(usage, dict) or not usage:
-        return None
     given = dictionary(usage)
+    if not given:
+        return None
     hour = dictionary(given.get("cache_creation"))
     written = _count(given.get("cache_creation_input_tokens"))
     parts = _count(hour.get("ephemeral_5m_input_tokens")) + _count(hour.get("ephemeral_1h_input_tokens"))
@@ -136,6 +137,6 @@ def other_line(agent: str, row: Mapping[str, Any], raw: bytes, at: str) -> Itera
             yield Fact(agent, at, content={f"title_{name}": title})
         yield Line(agent, event_id, at, "title", name, title[:500], "DEBUG", content={"row": row})
         return
-    level = "INFO" if name in ("pr-link", "queue-operation") else "DEBUG"
+    level: LogLevel = "INFO" if name in ("pr-link", "queue-operation") else "DEBUG"
     text = words(row.get("content")) or words(row.get("prUrl")) or ""
-    yield Line(agent, event_id, at, name[:100], name[:100], text[:500], level, content={"row": row})  # type: ignore[arg-type]
+    yield Line(agent, event_id, at, name[:100], name[:100], text[:500], level, content={"row": row})

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from orchdb.transcripts.claude_rows import dictionary, moment, text_of, words
+from orchdb.transcripts.codex_threads import Identity, mark_of
 from orchdb.transcripts.events import (
     OWN_FILE,
     PLACEHOLDER,
@@ -26,7 +26,6 @@ from orchdb.transcripts.events import (
     Restart,
     Usage,
 )
-from orchdb.transcripts.lines import head_of, rows_of
 
 _ITEMS = (
     "message",
@@ -58,76 +57,10 @@ KNOWN_ITEMS = frozenset(
 )
 _CALLS = ("function_call", "custom_tool_call", "web_search_call", "local_shell_call")
 _OUTPUTS = ("function_call_output", "custom_tool_call_output")
-_COPIED = ("response_item", "event_msg", "compacted")
 ENDED = 2**31
 """Where the copy stands that a thread begins with, once it has ended."""
 _AHEAD = 50
 """Rows of the thread above that a copy may have left out in one place."""
-
-
-class Identity(NamedTuple):
-    """Whose rollout it is.
-
-    Attributes:
-        thread: Its id.
-        session: The id of the session: of a sub-agent, the thread that started it.
-        project: The folder that it works in.
-        parent: The thread that started it, of a sub-agent.
-        copied_from: The thread whose history it begins with.
-        kind: What kind of sub-agent.
-        facts: What else is known.
-    """
-
-    thread: str
-    session: str
-    project: str
-    parent: str | None
-    copied_from: str | None
-    kind: str | None
-    facts: dict[str, Any]
-
-    @property
-    def key(self) -> str:
-        """The key of the agent."""
-        return f"codex/{self.thread}"
-
-
-def identity_of(path: Path) -> Identity:
-    """Find out whose rollout it is, from its first row.
-
-    Args:
-        path: The file.
-    """
-    metas = (row for row in head_of(path) if row.get("type") == "session_meta")
-    meta = dictionary(next(metas, {}).get("payload"))
-    thread = words(meta.get("id")) or path.stem
-    spawn = dictionary(dictionary(dictionary(meta.get("source")).get("subagent")).get("thread_spawn"))
-    parent, forked = words(spawn.get("parent_thread_id")), words(meta.get("forked_from_id"))
-    facts = {name: meta[name] for name in ("cwd", "originator", "cli_version", "model_provider") if words(meta.get(name))}
-    branch = dictionary(meta.get("git")).get("branch")
-    facts |= {"git_branch": branch} if words(branch) else {}
-    facts |= {name: spawn[name] for name in ("depth", "agent_path", "agent_nickname", "agent_role") if spawn.get(name)}
-    facts |= {"forked_from": forked} if forked else {}
-    kind = words(spawn.get("agent_role")) if parent else ""
-    if dictionary(meta.get("source")).get("subagent") and not parent:
-        kind = "subagent"
-    return Identity(thread, parent or thread, words(meta.get("cwd")) or "", parent, parent or forked, kind, facts)
-
-
-def fingerprints(path: Path) -> list[bytes]:
-    """Give a hash of each row of a thread, without its time: what a copy of it is told by.
-
-    Args:
-        path: The file.
-    """
-    return [mark for row in rows_of(path, 0) if row.value is not None and (mark := _mark(row.value))]
-
-
-def _mark(row: Mapping[str, Any]) -> bytes:
-    if row.get("type") not in _COPIED:
-        return b""
-    text = orjson.dumps([row["type"], row.get("payload")], option=orjson.OPT_SORT_KEYS)
-    return hashlib.blake2b(text, digest_size=8).digest()
 
 
 class CodexReader:
@@ -173,7 +106,9 @@ class CodexReader:
         """Tell whose file it is."""
         who = self._identity
         if who.parent is None:
-            yield AgentSeen(who.key, who.session, who.project, who.kind, None, OWN_FILE, self._at, self._first, who.facts)
+            yield AgentSeen(
+                who.key, who.session, who.project, who.kind, None, OWN_FILE, self._at, self._first, who.facts
+            )
             return
         above = f"codex/{who.parent}"
         yield AgentSeen(above, who.session, who.project, "", None, PLACEHOLDER, self._at)
@@ -225,7 +160,7 @@ class CodexReader:
         """Whether a row is still of the copied beginning, which ends with the first row that the other has not."""
         if self._next >= len(self._above):
             return False
-        mark = _mark(row)
+        mark = mark_of(row)
         if not mark:
             return False
         for place in range(self._next, min(self._next + _AHEAD, len(self._above))):
@@ -398,5 +333,3 @@ def _usage(counts: object) -> Usage | None:
     numbers = {name: value for name, value in given.items() if isinstance(value, int) and value > 0}
     cached = min(numbers.get("cached_input_tokens", 0), numbers.get("input_tokens", 0))
     return Usage(numbers.get("input_tokens", 0) - cached, numbers.get("output_tokens", 0), cached)
-
-

@@ -9,10 +9,11 @@ from sqlalchemy import select
 
 from orchdb import DatabaseManager
 from orchdb.tables import agent_logs, agents, prompts
+from orchdb.transcripts.counting import Counting, joined
 from orchdb.transcripts.events import AgentSeen, Counted, Line, Response
 from orchdb.transcripts.mapping import RowMapping, agent_id
 from orchdb.transcripts.report import ImportReport
-from orchdb.transcripts.storing import Batch, Counting, Store, joined
+from orchdb.transcripts.storing import Batch, Store
 
 _KEYS = 400
 

@@ -81,7 +81,7 @@ class Response:
         usage: Its tokens; ``None`` if the source does not tell.
         raw_usage: The usage in the source's own words.
         kind: The ``prompt_type``.
-        first: Where its first part stands, so that a response that is read from its middle can be told from a whole one.
+        first: Where its first part stands: so one that is read from its middle can be told from a whole one.
         status: How it ended.
         facts: What else is known, and no text.
         reported_cost: US dollars, if the source tells.

@@ -15,8 +15,8 @@ from uuid import UUID
 import orjson
 
 from orchdb import InvalidValueError
-from orchdb.transcripts.claude_code import Place
 from orchdb.transcripts.claude_rows import dictionary, moment, words
+from orchdb.transcripts.claude_threads import Place
 from orchdb.transcripts.lines import head_of, tail_of
 from orchdb.transcripts.mapping import SOURCES
 
@@ -106,8 +106,7 @@ def _source(path: Path) -> str:
         return "codex"
     if "projects" in path.parts or "subagents" in path.parts or path.name.startswith("agent-") or is_uuid(path.stem):
         return "claude"
-    first = next(iter(head_of(path, 1)), {})
-    return "codex" if "payload" in first else "claude"
+    return "codex" if any("payload" in row for row in head_of(path, 1)) else "claude"
 
 
 def is_uuid(text: str) -> bool:

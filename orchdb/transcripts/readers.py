@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchdb.transcripts.claude_code import ClaudeCodeReader, Place
-from orchdb.transcripts.claude_rows import KNOWN
-from orchdb.transcripts.codex import ENDED, KNOWN_ITEMS, CodexReader, Identity, fingerprints, identity_of
+from orchdb.transcripts.claude_code import ClaudeCodeReader
+from orchdb.transcripts.claude_rows import KNOWN, dictionary
+from orchdb.transcripts.claude_threads import Place
+from orchdb.transcripts.codex import ENDED, KNOWN_ITEMS, CodexReader
+from orchdb.transcripts.codex_threads import Identity, fingerprints, identity_of
 from orchdb.transcripts.events import Event, Restart
 from orchdb.transcripts.files import Transcript, begin_of, claude_place, thread_of
 from orchdb.transcripts.swe_agent import SweAgentReader, run_of
@@ -123,7 +125,6 @@ def sort_of_row(source: str, row: Mapping[str, Any]) -> tuple[str, bool]:
         return "trajectory", True
     if source == "claude":
         return str(name)[:100], name in KNOWN if isinstance(name, str) else False
-    payload = row.get("payload")
-    inner = payload.get("type") if isinstance(payload, dict) else None
+    inner = dictionary(row.get("payload")).get("type")
     sort = f"{name}/{inner}" if inner else str(name)
     return sort[:100], sort in KNOWN_ITEMS

@@ -33,7 +33,9 @@ class Tally:
     cost_usd: float = 0.0
     flat_usd: float = 0.0
 
-    def add(self, usage: Usage | None, cost: float | None, flat: float | None, *, times: int = 1, rows: int = 1) -> None:
+    def add(
+        self, usage: Usage | None, cost: float | None, flat: float | None, *, times: int = 1, rows: int = 1
+    ) -> None:
         """Add the usage and the cost of a row or response, or with ``times=-1`` take them away."""
         self.rows += rows
         if usage is not None:

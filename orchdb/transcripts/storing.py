@@ -15,11 +15,21 @@ from typing import Any, TypeVar
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import DBAPIError
 
-from orchdb import DatabaseManager, DuplicateError, InvalidValueError, NewPrompt, OperationError, OrchdbError, Transaction
+from orchdb import (
+    DatabaseManager,
+    InvalidValueError,
+    NewPrompt,
+    OperationError,
+    OrchdbError,
+    Transaction,
+)
 from orchdb.tables import agent_logs, agents, prompts
+from orchdb.transcripts.claude_rows import dictionary
+from orchdb.transcripts.counting import Counting, joined
+from orchdb.transcripts.creating import defined, made
 from orchdb.transcripts.events import PLACEHOLDER, AgentSeen, Counted, Event, Fact, Line, Response, Usage
-from orchdb.transcripts.mapping import RowMapping, agent_id, definition_of, prompt_id
-from orchdb.transcripts.report import ImportReport, Tally
+from orchdb.transcripts.mapping import RowMapping, agent_id, definition_of
+from orchdb.transcripts.report import ImportReport
 
 PLACES = "import"
 """Where in an agent's metadata it stands how far its files were read."""
@@ -86,8 +96,8 @@ class Store:
             some = ids[start : start + _KEYS]
             statement = select(agents.c.id, agents.c.metadata, agents.c.deleted_at).where(agents.c.id.in_(some))
             for row in (await self._db.conn.execute(statement)).mappings():
-                places = _object(row["metadata"]).get(PLACES)
-                found[by_id[row["id"]]] = (_object(places), row["deleted_at"] is not None)
+                places = dictionary(row["metadata"]).get(PLACES)
+                found[by_id[row["id"]]] = (dictionary(places), row["deleted_at"] is not None)
         return found
 
     async def apply(self, batch: Batch) -> None:
@@ -121,52 +131,6 @@ class Store:
                 self._there.add(seen.key)
 
 
-async def made(db: DatabaseManager | Transaction, source: str, seen: AgentSeen) -> bool:
-    """Make an agent if it is not there, with what is known first; the batch corrects it.
-
-    Args:
-        db: The database, or a transaction.
-        source: The format.
-        seen: The agent.
-
-    Returns:
-        Whether it is new.
-    """
-    if seen.only_if_known or await db.get_agent(agent_id(seen.key), include_deleted=True) is not None:
-        return False
-    await db.create_agent(
-        await defined(db, source, seen),
-        seen.session[:500],
-        None if seen.parent is None else agent_id(seen.parent),
-        "completed",
-        metadata={"source": source, "key": seen.key, "project": seen.project},
-        started_at=seen.at,
-        completed_at=seen.at,
-        id=agent_id(seen.key),
-        created_at=seen.at,
-        exist_ok=True,
-    )
-    return True
-
-
-async def defined(db: DatabaseManager | Transaction, source: str, seen: AgentSeen) -> str:
-    """Find or make the definition of an agent.
-
-    Args:
-        db: The database, or a transaction.
-        source: The format.
-        seen: The agent.
-
-    Returns:
-        Its id: that of another one, if somebody has taken the name.
-    """
-    wanted = definition_of(source, seen)
-    try:
-        return await db.create_orchestrator_agent(**wanted, exist_ok=True)
-    except DuplicateError:
-        return await db.get_or_create_orchestrator_agent(wanted["name"])
-
-
 async def in_transaction(db: DatabaseManager, work: Callable[[Transaction], Awaitable[_T]]) -> _T:
     """Do something in a transaction, again if the server ends it because two of them wait for each other.
 
@@ -193,56 +157,6 @@ async def in_transaction(db: DatabaseManager, work: Callable[[Transaction], Awai
         if failure.code not in _AGAIN or tries == _TRIES - 1:
             raise failure
     raise AssertionError("unreachable")
-
-
-class Counting:
-    """Counts responses and rows for the report.
-
-    Args:
-        mapping: Tells costs.
-        report: Where to.
-        is_top: Whether an agent, by its key, is a session's own.
-    """
-
-    def __init__(self, mapping: RowMapping, report: ImportReport, is_top: Callable[[str], bool]) -> None:
-        self._mapping = mapping
-        self._report = report
-        self._is_top = is_top
-
-    def add(self, response: Response, cost: float | None) -> None:
-        """Count a response that is new."""
-        self._report.prompts += 1
-        self._report.unpriced += cost is None
-        for tally in self._tallies(response):
-            tally.add(response.usage, cost, self._flat(response), rows=int(response.usage is not None))
-
-    def copy(self, response: Response) -> None:
-        """Count a response that another session has."""
-        self._report.copies.add(response.usage, self._mapping.cost(response), self._flat(response))
-
-    def corrected(self, response: Response, cost: float | None, before: Usage, old_cost: float | None) -> None:
-        """Count what a correction has added to a response."""
-        old = self._mapping.prices.price(response.model, before._replace(tokens_cache_write_1h=0), response.at)
-        for tally in self._tallies(response):
-            tally.add(before, old_cost, old, times=-1, rows=0)
-            tally.add(response.usage, cost, self._flat(response), rows=0)
-
-    def row(self, row: Counted) -> None:
-        """Count a row as somebody who counts rows would."""
-        usage = row.usage._replace(tokens_cache_write_1h=0)
-        flat = row.cost if row.cost is not None else self._mapping.prices.price(row.model, usage, row.at)
-        for tally in (self._report.naive, self._report.copies) if row.copied else (self._report.naive,):
-            tally.add(row.usage, flat, flat)
-
-    def _flat(self, response: Response) -> float | None:
-        if response.usage is None or response.reported_cost is not None:
-            return response.reported_cost
-        usage = response.usage._replace(tokens_cache_write_1h=0)
-        return self._mapping.prices.price(response.model, usage, response.at)
-
-    def _tallies(self, response: Response) -> tuple[Tally, ...]:
-        top = self._is_top(response.agent)
-        return (self._report.added,) if top else (self._report.added, self._report.subagents)
 
 
 class Application:
@@ -286,7 +200,11 @@ class Application:
 
     async def _lock(self) -> None:
         """Lock the rows of all agents concerned, in an order that is the same for everybody, and look how far it is."""
-        keys = {event.key if isinstance(event, AgentSeen) else event.agent for event in self._batch.events if not isinstance(event, Counted)}
+        keys = {
+            event.key if isinstance(event, AgentSeen) else event.agent
+            for event in self._batch.events
+            if not isinstance(event, Counted)
+        }
         ids = sorted({agent_id(key) for key in (*keys, self._batch.owner)})
         columns = (
             agents.c.id,
@@ -307,7 +225,7 @@ class Application:
             raise Overtaken(None)
         if owner["deleted_at"] is not None:
             raise Deleted
-        reached = _object(_object(owner["metadata"]).get(PLACES)).get(self._batch.place)
+        reached = dictionary(dictionary(owner["metadata"]).get(PLACES)).get(self._batch.place)
         if _stand(reached) != _stand(self._batch.base):
             raise Overtaken(reached)
 
@@ -351,7 +269,7 @@ class Application:
 
     async def _correct(self, name: str, row: Mapping[str, Any], response: Response) -> None:
         """More of a response has come: its tokens, and its text if it was read from its beginning."""
-        known = _object(row["metadata"])
+        known = dictionary(row["metadata"])
         whole = response.whole and known.get("first") == response.first
         more = whole and int(response.facts.get("parts", 0)) > int(known.get("parts", 0))
         usage = response.usage
@@ -361,9 +279,9 @@ class Application:
             return
         target = self._mapping.prompt(response)
         counts = usage if larger else None
-        metadata = known | self._mapping.metadata(response) if whole else known
+        metadata = {**known, **self._mapping.metadata(response)} if whole else dict(known)
         if larger and not whole:
-            metadata = {**known, "usage": dict(response.raw_usage or {})}
+            metadata["usage"] = dict(response.raw_usage or {})
         await self._tx.complete_prompt(
             name,
             target.get("response_text") if whole else None,
@@ -399,7 +317,7 @@ class Application:
             row = self._rows.get(name)
             if row is None:
                 continue
-            change = changes.setdefault(name, {"metadata": dict(_object(row["metadata"]))})
+            change = changes.setdefault(name, {"metadata": dict(dictionary(row["metadata"]))})
             if isinstance(event, AgentSeen):
                 await self._place(event, row, change, parents)
             elif isinstance(event, Fact):
@@ -407,8 +325,8 @@ class Application:
             else:
                 _move_end(row, change, event.ended if isinstance(event, Response) else event.at)
         owner = agent_id(self._batch.owner)
-        metadata = changes.setdefault(owner, {"metadata": dict(_object(self._rows[owner]["metadata"]))})["metadata"]
-        metadata[PLACES] = {**_object(metadata.get(PLACES)), self._batch.place: self._batch.reached}
+        metadata = changes.setdefault(owner, {"metadata": dict(dictionary(self._rows[owner]["metadata"]))})["metadata"]
+        metadata[PLACES] = {**dictionary(metadata.get(PLACES)), self._batch.place: self._batch.reached}
         for name, change in changes.items():
             if change != {"metadata": self._rows[name]["metadata"]}:
                 await self._tx.conn.execute(update(agents).where(agents.c.id == name).values(change))
@@ -425,8 +343,10 @@ class Application:
         metadata = change["metadata"]
         if seen.own:
             metadata |= seen.facts
-            change |= {"created_at": seen.at, "started_at": seen.at} if row["created_at"] != _stored_time(seen.at) else {}
-        known = dict(_object(metadata.get("evidence")))
+            change |= (
+                {"created_at": seen.at, "started_at": seen.at} if row["created_at"] != _stored_time(seen.at) else {}
+            )
+        known = dict(dictionary(metadata.get("evidence")))
         if seen.parent is not None and seen.evidence < known.get("parent", _NONE):
             metadata |= seen.facts
             known["parent"] = seen.evidence
@@ -439,21 +359,6 @@ class Application:
         metadata["evidence"] = known
 
 
-def joined(responses: Iterable[Response], source: str) -> dict[str, Response]:
-    """One for each prompt: the one that was read from its beginning, with the most tokens."""
-    joined: dict[str, Response] = {}
-    for response in responses:
-        name = prompt_id(source, response.key)
-        known = joined.get(name)
-        if known is None or (response.whole and not known.whole):
-            joined[name] = response
-        elif response.whole and response.facts.get("parts", 0) > known.facts.get("parts", 0):
-            joined[name] = response
-        elif response.usage and (known.usage is None or response.usage.tokens_output > known.usage.tokens_output):
-            known.usage, known.raw_usage = response.usage, response.raw_usage
-    return joined
-
-
 def _stand(place: Mapping[str, Any] | None) -> list[Any] | None:
     """What tells two places apart; the rest of it may have been stored in other words."""
     return None if place is None else [place.get(name) for name in ("offset", "end", "head", "size", "changed")]
@@ -461,8 +366,9 @@ def _stand(place: Mapping[str, Any] | None) -> list[Any] | None:
 
 def _counts(row: Mapping[str, Any]) -> Usage:
     """The tokens of a prompt that is stored."""
-    metadata = _object(row["metadata"])
-    return Usage(*(row[name] or 0 for name in _TOKENS), metadata.get("tokens_cache_write_1h", 0))
+    metadata = dictionary(row["metadata"])
+    counts = {name: int(row[name] or 0) for name in _TOKENS}
+    return Usage(**counts, tokens_cache_write_1h=int(metadata.get("tokens_cache_write_1h", 0)))
 
 
 def _move_end(row: Mapping[str, Any], change: dict[str, Any], at: str) -> None:
@@ -475,7 +381,3 @@ def _stored_time(at: str) -> str:
     moment = datetime.fromisoformat(at)
     moment = moment.astimezone(UTC) if moment.tzinfo else moment
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%f")
-
-
-def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -9,11 +9,11 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import orjson
 
-from orchdb.transcripts.claude_rows import dictionary, text_of, words
+from orchdb.transcripts.claude_rows import dictionary, objects, text_of, words
 from orchdb.transcripts.events import OWN_FILE, AgentSeen, Counted, Event, Fact, Line, Response, Restart, Usage
 from orchdb.transcripts.lines import LONGEST, parsed
 
@@ -82,9 +82,12 @@ class SweAgentReader:
         self._end = end
         info = dictionary(row.get("info"))
         stats = dictionary(info.get("model_stats"))
-        trajectory = row.get("trajectory")
-        steps = [dictionary(step) for step in cast("list[Any]", trajectory)] if isinstance(trajectory, list) else []
-        facts = {"environment": row.get("environment"), "exit_status": info.get("exit_status"), "model_stats": dict(stats)}
+        steps = objects(row.get("trajectory"))
+        facts = {
+            "environment": row.get("environment"),
+            "exit_status": info.get("exit_status"),
+            "model_stats": dict(stats),
+        }
         yield Fact(self.key, self._time(len(steps)), facts, {"submission": info.get("submission")})
         given, model = _task(row), _model(row)
         for number, step in enumerate(steps):
@@ -141,15 +144,21 @@ class SweAgentReader:
             more = {"execution_time": seconds} if isinstance(seconds, (int, float)) else {}
             facts = {"characters": len(text)} | more
             yield Line(
-                self.key, f"{name}:result", at, "tool_result", "result", text[:200], facts=facts, content={"content": text}
+                self.key,
+                f"{name}:result",
+                at,
+                "tool_result",
+                "result",
+                text[:200],
+                facts=facts,
+                content={"content": text},
             )
 
 
 def _task(document: Mapping[str, Any]) -> list[str]:
     """What the model was given before it first answered."""
-    history = document.get("history")
     given: list[str] = []
-    for message in map(dictionary, cast("list[Any]", history) if isinstance(history, list) else []):
+    for message in objects(document.get("history")):
         if message.get("role") == "assistant":
             break
         given.append(text_of(message.get("content")))

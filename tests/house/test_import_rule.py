@@ -12,6 +12,8 @@ PACKAGE = Path(orchdb.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
+    ("integrations",),
+    ("transcripts",),
     ("__init__",),
     ("manager",),
     ("engines",),
@@ -25,7 +27,7 @@ LAYERS = (
     ("schema",),
     ("concurrency", "driver_errors", "location"),
     ("clocks", "raising"),
-    ("rows", "errors"),
+    ("rows", "errors", "prices"),
 )
 """From the highest to the lowest: a package, or a module beside them."""
 RANKS = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}

@@ -58,7 +58,14 @@ class Claude:
         blocks = [{"type": "text", "text": block}] if isinstance(block, str) else [block]
         usage = more.pop("usage", usage_of(output))
         model = more.pop("model", MODEL)
-        said = {"id": message, "role": "assistant", "model": model, "content": blocks, "usage": usage, "stop_reason": None}
+        said = {
+            "id": message,
+            "role": "assistant",
+            "model": model,
+            "content": blocks,
+            "usage": usage,
+            "stop_reason": None,
+        }
         return self.row(name, "assistant", message=said, requestId=f"req_{message}", **more)
 
     def calls(self, name: str, message: str, call: str, tool: str = "Bash", output: int = 10, **given: Any) -> Claude:

@@ -41,9 +41,7 @@ def session_with_sub_agent() -> tuple[list[Any], list[Any]]:
 
 
 @pytest.mark.parametrize("size", [1, 3, 500])
-async def test_a_mirrored_session_is_what_its_imported_file_is(
-    db: DatabaseManager, tmp_path: Path, size: int
-) -> None:
+async def test_a_mirrored_session_is_what_its_imported_file_is(db: DatabaseManager, tmp_path: Path, size: int) -> None:
     store = OrchdbSessionStore(db)
     trunk, sub = session_with_sub_agent()
     for key, rows in ((KEY, trunk), (KEY | {"subpath": "subagents/agent-a1"}, sub)):
@@ -129,8 +127,8 @@ async def test_two_writers_of_a_session_lose_and_double_nothing(target: Target) 
     async with DatabaseManager(target.url, upgrade=True) as db, DatabaseManager(target.url) as second:
         stores = OrchdbSessionStore(db), OrchdbSessionStore(second)
         work: list[Callable[[], Awaitable[None]]] = [
-            *(lambda store=store: write(store, KEY, trunk) for store in stores),  # type: ignore[misc]
-            *(lambda store=store: write(store, below, sub) for store in stores),  # type: ignore[misc]
+            *(lambda store=store: write(store, KEY, trunk) for store in stores),
+            *(lambda store=store: write(store, below, sub) for store in stores),
             lambda: write(stores[1], KEY, own.rows),
         ]
         await asyncio.gather(*(each() for each in work))
@@ -180,7 +178,9 @@ async def test_entries_come_back_as_they_were(db: DatabaseManager) -> None:
     assert await store.load(KEY) == [*entries[:3], entries[4]]
 
 
-@pytest.mark.parametrize("key", [{"project_key": "p", "session_id": "s", "subpath": ""}, {"project_key": "", "session_id": "s"}])
+@pytest.mark.parametrize(
+    "key", [{"project_key": "p", "session_id": "s", "subpath": ""}, {"project_key": "", "session_id": "s"}]
+)
 async def test_a_key_with_an_empty_part_is_refused(key: Any) -> None:
     async with DatabaseManager(":memory:") as db:
         with pytest.raises(InvalidValueError, match="key"):

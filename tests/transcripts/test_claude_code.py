@@ -67,8 +67,11 @@ async def test_a_cache_write_for_an_hour_has_its_own_price(db: DatabaseManager, 
     assert prompt["cost_usd"] == cost_of(MODEL, tokens | {"tokens_cache_write_1h": 1_000_000}, at=at)
     flat = cost_of(MODEL, tokens, at=at)
     assert report.one_hour_usd == pytest.approx(prompt["cost_usd"] - flat)
-    metadata = prompt["metadata"] or {}
-    assert metadata["usage"]["cache_creation"] == {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 1_000_000}
+    metadata: Any = prompt["metadata"]
+    assert metadata["usage"]["cache_creation"] == {
+        "ephemeral_5m_input_tokens": 0,
+        "ephemeral_1h_input_tokens": 1_000_000,
+    }
     assert str(metadata["price_list"]).startswith("genai-prices ")
 
 
@@ -90,7 +93,9 @@ async def test_a_prompt_holds_what_is_new_since_the_last_answer(db: DatabaseMana
     assert logs[2]["event_id"] == f"claude:{uuid('r')}"
 
 
-async def test_results_between_the_rows_of_a_response_belong_to_the_next_one(db: DatabaseManager, tmp_path: Path) -> None:
+async def test_results_between_the_rows_of_a_response_belong_to_the_next_one(
+    db: DatabaseManager, tmp_path: Path
+) -> None:
     claude = Claude().user("u", "both").calls("a", "msg_1", "toolu_1").result("r", "toolu_1", "first")
     claude.calls("b", "msg_1", "toolu_2").result("s", "toolu_2", "second").says("c", "msg_2", "Done.")
     await import_transcripts(db, [claude.save(place(tmp_path))])
@@ -154,9 +159,6 @@ async def test_a_copy_that_comes_in_a_later_import_adds_nothing(db: DatabaseMana
     assert (report.prompts, report.lines, report.copies.rows) == (0, 0, 1)
 
 
-SUBAGENT = {"isSidechain": True, "agentId": "a1"}
-
-
 def trunk_with_call(**result: Any) -> Claude:
     """A session that starts a sub-agent."""
     claude = Claude().user("u", "look around")
@@ -166,7 +168,7 @@ def trunk_with_call(**result: Any) -> Claude:
 
 def sub_agent(name: str = "a1", message: str = "msg_sub", **rows: Any) -> Claude:
     """What a sub-agent did."""
-    claude = Claude(**(SUBAGENT | {"agentId": name} | rows))
+    claude = Claude(isSidechain=True, agentId=name, **rows)
     return claude.user(f"{name}u", "look").says(f"{name}a", message, "Found.", 77)
 
 
@@ -267,7 +269,9 @@ async def test_side_chains_in_the_file_of_the_session_are_agents_of_their_own(
     claude.calls("a", "msg_1", "toolu_1", "Task", subagent_type="Explore", prompt="look here")
     for number, text in ((1, "look here"), (2, "nobody asked")):
         claude.user(f"s{number}u", text, isSidechain=True, parentUuid=None)
-        claude.says(f"s{number}a", f"msg_s{number}", "Found.", 20 + number, isSidechain=True, parentUuid=uuid(f"s{number}u"))
+        claude.says(
+            f"s{number}a", f"msg_s{number}", "Found.", 20 + number, isSidechain=True, parentUuid=uuid(f"s{number}u")
+        )
     claude.result("r", "toolu_1", "done").says("b", "msg_2", "Done.")
     await import_transcripts(db, [claude.save(place(tmp_path))])
     agents = await agents_by_name(db)
@@ -294,7 +298,8 @@ async def test_rows_of_unknown_types_and_damaged_ones_are_kept_counted_and_named
     [line] = await db.list_recent_agent_logs(log_type="from-the-future")
     assert line["details"]["row"]["payload"] == {"a": 1}  # type: ignore[index,call-overload]
     damaged = await db.list_recent_agent_logs(log_type="damaged")
-    kept = [row["details"]["row"] for row in damaged]  # type: ignore[index,call-overload]
+    details: list[Any] = [row["details"] for row in damaged]
+    kept = [each["row"] for each in details]
     assert sorted(kept) == ["[1, 2]\n", "{broken\n", "\ufffd\ufffd\n"]
 
 
@@ -302,13 +307,20 @@ async def test_rows_of_strange_shapes_do_no_harm(db: DatabaseManager, tmp_path: 
     claude = exchange(Claude(), 1)
     strange: list[Any] = [
         {"type": "assistant"},
-        {"type": "assistant", "message": {"id": 5, "content": 7, "usage": {"input_tokens": "many", "output_tokens": -1}}},
+        {
+            "type": "assistant",
+            "message": {"id": 5, "content": 7, "usage": {"input_tokens": "many", "output_tokens": -1}},
+        },
         {"type": "user", "message": {"content": [None, 3, {"type": "tool_result", "content": {"a": 1}}]}},
         {"type": "user", "message": "text", "timestamp": "yesterday", "uuid": ["x"]},
         {"type": ["x"]},
         {"type": "progress", "data": []},
         {"type": "system", "subtype": {"a": 1}, "level": []},
-        {"type": "assistant", "timestamp": "0001-01-01T00:00:00+14:00", "message": {"id": "m", "content": "\u0000 \ud800"}},
+        {
+            "type": "assistant",
+            "timestamp": "0001-01-01T00:00:00+14:00",
+            "message": {"id": "m", "content": "\u0000 \ud800"},
+        },
         {},
     ]
     path = claude.save(place(tmp_path))
@@ -322,11 +334,17 @@ async def test_rows_of_strange_shapes_do_no_harm(db: DatabaseManager, tmp_path: 
 
 
 async def test_titles_go_to_the_session_and_the_last_one_counts(db: DatabaseManager, tmp_path: Path) -> None:
-    claude = exchange(Claude(), 1).row("t1", "custom-title", customTitle="One").row("t2", "custom-title", customTitle="Two")
+    claude = (
+        exchange(Claude(), 1).row("t1", "custom-title", customTitle="One").row("t2", "custom-title", customTitle="Two")
+    )
     await import_transcripts(db, [claude.save(place(tmp_path))])
     agents = await agents_by_name(db)
     metadata = agents[""]["metadata"] or {}
-    assert (metadata["title_custom-title"], metadata["cwd"], metadata["project"]) == ("Two", "/home/someone/work", PROJECT)
+    assert (metadata["title_custom-title"], metadata["cwd"], metadata["project"]) == (
+        "Two",
+        "/home/someone/work",
+        PROJECT,
+    )
 
 
 async def test_a_message_without_an_id_is_known_by_its_request(db: DatabaseManager, tmp_path: Path) -> None:

@@ -76,7 +76,15 @@ class Codex:
 
     def save(self, folder: Path) -> Path:
         """Write the file."""
-        path = folder / "codex" / "sessions" / "2026" / "02" / "23" / f"rollout-2026-02-23T0{self._hour}-00-00-{self.thread}.jsonl"
+        path = (
+            folder
+            / "codex"
+            / "sessions"
+            / "2026"
+            / "02"
+            / "23"
+            / f"rollout-2026-02-23T0{self._hour}-00-00-{self.thread}.jsonl"
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
         return path
@@ -183,7 +191,12 @@ async def test_sub_agents_of_sub_agents_are_in_the_first_ones_session(db: Databa
 
 
 async def test_a_turn_that_was_broken_off_is_a_cancelled_response(db: DatabaseManager, tmp_path: Path) -> None:
-    codex = Codex().message("user", "go").message("assistant", "I am").row("event_msg", type="turn_aborted", reason="interrupted")
+    codex = (
+        Codex()
+        .message("user", "go")
+        .message("assistant", "I am")
+        .row("event_msg", type="turn_aborted", reason="interrupted")
+    )
     codex.turn(2, 300)
     await import_transcripts(db, [codex.save(tmp_path)])
     first = (await db.list_prompts())[0]

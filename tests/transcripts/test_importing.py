@@ -193,9 +193,7 @@ async def test_without_content_there_are_counts_models_times_and_names_only(
     assert {line["message"] for line in await db.list_recent_agent_logs(log_type="tool_call")} == {"Bash"}
 
 
-async def test_a_dry_run_writes_nothing_and_reports_what_an_import_reports(
-    db: DatabaseManager, tmp_path: Path
-) -> None:
+async def test_a_dry_run_writes_nothing_and_reports_what_an_import_reports(db: DatabaseManager, tmp_path: Path) -> None:
     folder = several(tmp_path)
     dry = await import_transcripts(db, [folder], dry_run=True)
     assert await db.list_agents() == []

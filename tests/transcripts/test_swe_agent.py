@@ -35,7 +35,12 @@ def trajectory(steps: int, cost: float = 0.5) -> dict[str, Any]:
         "info": {
             "exit_status": "submitted",
             "submission": "diff",
-            "model_stats": {"instance_cost": cost, "tokens_sent": 1000 * steps, "tokens_received": 10, "api_calls": steps},
+            "model_stats": {
+                "instance_cost": cost,
+                "tokens_sent": 1000 * steps,
+                "tokens_received": 10,
+                "api_calls": steps,
+            },
         },
     }
 

@@ -13,14 +13,18 @@ import sys
 import time
 
 from orchdb import DatabaseManager, prices
-from orchdb.transcripts import import_transcripts, importing
+from orchdb.transcripts import Progress, import_transcripts, importing
 
 importing._ROWS = 5
 
 
 async def main(url: str, path: str, told: int) -> None:
     async with DatabaseManager(url) as db:
-        report = await import_transcripts(db, [path], progress=lambda _: os.write(told, b".") and None)
+
+        def tell(_: Progress) -> None:
+            os.write(told, b".")
+
+        report = await import_transcripts(db, [path], progress=tell)
         print("added", report.prompts, report.lines, flush=True)
 
 
