@@ -6,6 +6,7 @@ log lines as ``orchdb.transcripts`` maps a file, in the same transaction. It nee
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from sqlalchemy import func, select, update
 from orchdb import DatabaseManager, InvalidValueError, NewAgentLog, Transaction
 from orchdb.tables import agent_logs, agents, orchestrator_agents
 from orchdb.transcripts.claude_code import ClaudeCodeReader
-from orchdb.transcripts.claude_rows import dictionary, moment, words
+from orchdb.transcripts.claude_rows import clean, dictionary, moment, storable, words
 from orchdb.transcripts.claude_threads import Place
 from orchdb.transcripts.creating import made
 from orchdb.transcripts.events import PLACEHOLDER, AgentSeen, Event
@@ -92,7 +93,7 @@ class OrchdbSessionStore:
             .order_by(agent_logs.c.id)
         )
         found = [*(await self._db.conn.execute(statement)).scalars()]
-        return found or None
+        return [json.loads(entry) if isinstance(entry, str) else entry for entry in found] or None
 
     async def list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
         """List the sessions of a project.
@@ -213,9 +214,9 @@ class _Append:
                 "agent_id": self._agent,
                 "log_level": "DEBUG",
                 "log_type": ENTRY,
-                "message": str(entry.get("type"))[:200],
-                "details": dict[str, Any](entry),
-                "event_id": None if name is None else f"sdk:{self._agent}:{name}"[:500],
+                "message": clean(str(entry.get("type")), 200),
+                "details": _kept_whole(dict(entry)),
+                "event_id": None if name is None else clean(f"sdk:{self._agent}:{name}"),
             }
             for entry, name in zip(entries, names, strict=True)
         ]
@@ -250,7 +251,8 @@ class _Append:
                 .where(agent_logs.c.id >= base["offset"], agent_logs.c.id < new[0][0])
                 .order_by(agent_logs.c.id)
             )
-            rows += [(number, details) for number, details in await self._tx.conn.execute(statement)]
+            found = [(number, details) for number, details in await self._tx.conn.execute(statement)]
+            rows += [(number, json.loads(row) if isinstance(row, str) else row) for number, row in found]
         rows += [(number, dict(entry)) for number, entry in new]
         events: list[Event] = []
         for number, row in rows:
@@ -283,6 +285,11 @@ class _Append:
         await self._tx.conn.execute(update(agents).where(agents.c.id == self._agent).values(metadata=changed))
 
 
+def _kept_whole(entry: dict[str, Any]) -> dict[str, Any] | str:
+    """The entry, or its text where no column takes its numbers or its depth."""
+    return entry if storable(entry) == entry else json.dumps(entry)
+
+
 def _place_of(key: SessionKey) -> Place:
     subpath = key.get("subpath")
     if subpath == "" or not key["project_key"] or not key["session_id"]:
@@ -300,7 +307,7 @@ def _place_of(key: SessionKey) -> Place:
 
 async def _agents_of(db: DatabaseManager | Transaction, project: str, session: str) -> list[Mapping[str, Any]]:
     columns = (agents.c.id, agents.c.metadata, agents.c.deleted_at)
-    rows = await db.conn.execute(select(*columns).where(agents.c.session_id == session[:500]).order_by(agents.c.id))
+    rows = await db.conn.execute(select(*columns).where(agents.c.session_id == clean(session)).order_by(agents.c.id))
     found = [dict(row) for row in rows.mappings()]
     return [row for row in found if dictionary(row["metadata"]).get("project") == project]
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, cast
+
+import orjson
 
 from orchdb import LogLevel
 from orchdb.transcripts.events import Event, Fact, Line, Usage
@@ -53,6 +56,23 @@ def blocks_of(content: object) -> list[Mapping[str, Any]]:
 def objects(value: object) -> list[Mapping[str, Any]]:
     """Take the objects of a list, an empty one for each other thing in it; nothing for what is no list."""
     return [dictionary(each) for each in cast("list[object]", value)] if isinstance(value, list) else []
+
+
+def clean(word: str, most: int = 500) -> str:
+    """Make a name out of text from outside: no longer than a name may be, and with nothing that no name may have."""
+    return word[:most].encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
+def storable(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Make an object that can be stored: one whose numbers or depth no column takes is kept as text."""
+    try:
+        orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+    except (TypeError, ValueError, RecursionError):
+        try:
+            return {"json": json.dumps(value)}
+        except (TypeError, ValueError, RecursionError):
+            return {"json": None}
+    return dict(value)
 
 
 def moment(value: object) -> str | None:
@@ -110,7 +130,7 @@ def counts_of(usage: object) -> Usage | None:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**53 else 0
 
 
 def other_line(agent: str, row: Mapping[str, Any], raw: bytes, at: str) -> Iterator[Event]:

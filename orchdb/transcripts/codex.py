@@ -330,6 +330,6 @@ def _usage(counts: object) -> Usage | None:
     given = dictionary(counts)
     if not given:
         return None
-    numbers = {name: value for name, value in given.items() if isinstance(value, int) and value > 0}
+    numbers = {name: value for name, value in given.items() if isinstance(value, int) and 0 < value < 2**53}
     cached = min(numbers.get("cached_input_tokens", 0), numbers.get("input_tokens", 0))
     return Usage(numbers.get("input_tokens", 0) - cached, numbers.get("output_tokens", 0), cached)

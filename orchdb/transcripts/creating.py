@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchdb import DatabaseManager, DuplicateError, Transaction
+from orchdb.transcripts.claude_rows import clean
 from orchdb.transcripts.events import AgentSeen
 from orchdb.transcripts.mapping import agent_id, definition_of
 
@@ -22,7 +23,7 @@ async def made(db: DatabaseManager | Transaction, source: str, seen: AgentSeen) 
         return False
     await db.create_agent(
         await defined(db, source, seen),
-        seen.session[:500],
+        clean(seen.session),
         None if seen.parent is None else agent_id(seen.parent),
         "completed",
         metadata={"source": source, "key": seen.key, "project": seen.project},

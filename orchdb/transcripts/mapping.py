@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from orchdb import NewAgentLog, NewPrompt, prices
+from orchdb.transcripts.claude_rows import clean, storable
 from orchdb.transcripts.events import AgentSeen, Line, Response, Usage
 
 _NAMES = UUID("6f0b5f5e-3a51-5b0e-9c7e-0d5d0a4f2c11")
@@ -26,7 +27,7 @@ def row_id(table: str, name: str) -> str:
     Returns:
         A UUID of version 5.
     """
-    return str(uuid5(_NAMES, f"{table}\n{name}"))
+    return str(uuid5(_NAMES, clean(f"{table}\n{name}", len(name) + 100)))
 
 
 def agent_id(key: str) -> str:
@@ -62,6 +63,7 @@ def definition_of(source: str, seen: AgentSeen) -> dict[str, Any]:
 
 def _cut(word: str) -> str:
     """Of a long word the beginning, and a hash of the rest."""
+    word = clean(word, len(word))
     if len(word) <= _MOST and len(word.encode("utf-8", "replace")) <= _MOST * 4:
         return word
     return f"{word[: _MOST - 17]}-{hashlib.sha256(word.encode('utf-8', 'replace')).hexdigest()[:16]}"
@@ -136,7 +138,7 @@ class RowMapping:
             "prompt_text": "\n\n".join(response.given) if self.content else "",
             "response_text": answer if self.content else None,
             "status": response.status,
-            "model_used": response.model,
+            "model_used": response.model and clean(response.model),
             "tokens_input": usage and usage.tokens_input,
             "tokens_output": usage and usage.tokens_output,
             "tokens_cache_read": usage and usage.tokens_cache_read,
@@ -156,7 +158,7 @@ class RowMapping:
             "source": self.source,
             "response": response.key,
             "first": response.first,
-            "usage": None if response.raw_usage is None else dict(response.raw_usage),
+            "usage": None if response.raw_usage is None else storable(response.raw_usage),
             "price_list": priced,
             **self._parts(response.usage),
             **response.facts,
@@ -175,9 +177,9 @@ class RowMapping:
         return {
             "agent_id": agent_id(line.agent),
             "log_level": line.level,
-            "log_type": line.type,
+            "log_type": clean(line.type),
             "message": message,
-            "details": dict(details) or None,
-            "event_id": f"{self.source}:{line.event_id}"[:500],
+            "details": storable(details) or None,
+            "event_id": clean(f"{self.source}:{line.event_id}"),
             "created_at": line.at,
         }

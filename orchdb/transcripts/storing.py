@@ -24,7 +24,7 @@ from orchdb import (
     Transaction,
 )
 from orchdb.tables import agent_logs, agents, prompts
-from orchdb.transcripts.claude_rows import dictionary
+from orchdb.transcripts.claude_rows import dictionary, storable
 from orchdb.transcripts.counting import Counting, joined
 from orchdb.transcripts.creating import defined, made
 from orchdb.transcripts.events import PLACEHOLDER, AgentSeen, Counted, Event, Fact, Line, Response, Usage
@@ -281,7 +281,7 @@ class Application:
         counts = usage if larger else None
         metadata = {**known, **self._mapping.metadata(response)} if whole else dict(known)
         if larger and not whole:
-            metadata["usage"] = dict(response.raw_usage or {})
+            metadata["usage"] = storable(response.raw_usage or {})
         await self._tx.complete_prompt(
             name,
             target.get("response_text") if whole else None,
@@ -321,7 +321,7 @@ class Application:
             if isinstance(event, AgentSeen):
                 await self._place(event, row, change, parents)
             elif isinstance(event, Fact):
-                change["metadata"] |= event.facts | (event.content if self._mapping.content else {})
+                change["metadata"] |= storable(event.facts | (event.content if self._mapping.content else {}))
             else:
                 _move_end(row, change, event.ended if isinstance(event, Response) else event.at)
         owner = agent_id(self._batch.owner)

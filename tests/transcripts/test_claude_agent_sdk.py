@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,7 @@ async def test_entries_come_back_as_they_were(db: DatabaseManager) -> None:
     store = OrchdbSessionStore(db)
     entries: Any = [
         {"type": "x", "uuid": "1", "deep": {"a": [1, 2.5, None, True, "ü€😀", {"": []}]}, "big": 2**53, "e": 1e-7},
-        {"type": "assistant", "uuid": "2", "message": 7},
+        {"type": "assistant", "uuid": "2", "message": 7, "large": 2**70, "deep": json.loads("[" * 300 + "]" * 300)},
         {"type": "user", "uuid": "3", "message": {"content": [1, None]}},
         {"type": "x", "uuid": "1", "again": True},
         {"type": ""},

@@ -321,6 +321,17 @@ async def test_rows_of_strange_shapes_do_no_harm(db: DatabaseManager, tmp_path: 
             "timestamp": "0001-01-01T00:00:00+14:00",
             "message": {"id": "m", "content": "\u0000 \ud800"},
         },
+        {
+            "type": "nul \0 and half \ud800" * 50,
+            "uuid": "\0",
+            "number": 2**80,
+            "deep": json.loads("[" * 300 + "]" * 300),
+        },
+        {
+            "type": "assistant",
+            "message": {"id": "\0", "model": "m\0" * 600, "content": [], "usage": {"output_tokens": 10**30}},
+        },
+        {"type": "custom-title", "customTitle": "\0\ud800"},
         {},
     ]
     path = claude.save(place(tmp_path))
