@@ -107,13 +107,14 @@ async def measure(url: str, folder: Path) -> None:
         processor = time.process_time() - processor
         second = await import_transcripts(db, [folder])
     size = sum(path.stat().st_size for path in folder.rglob("*.jsonl")) / 1e6
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    rows = sum(first.rows.values())
-    print(
-        f"{url.partition(':')[0]:<20} {size:7.1f} MB {rows:>9,} rows {first.prompts:>8,} prompts {first.lines:>9,} lines"
-        f"  {first.seconds:7.2f} s ({processor:.2f} s of the processor)  {size / first.seconds:5.1f} MB/s  again {second.seconds:.3f} s"
-        f"  memory {memory:.0f} MB ({before / 1e3:.0f} before)"
-    )
+    rows, memory = sum(first.rows.values()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for part in (
+        f"{url.partition(':')[0]:<19}{size:8.1f} MB, {rows:,} rows: {first.prompts:,} prompts, {first.lines:,} lines",
+        f"{first.seconds:8.2f} s, of the processor {processor:.2f} s; {size / first.seconds:.1f} MB/s",
+        f"again {second.seconds:.3f} s; memory {memory / 1e3:.0f} MB, {before / 1e3:.0f} before",
+    ):
+        print(part, end="; ")
+    print()
 
 
 def main() -> None:

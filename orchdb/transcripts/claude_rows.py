@@ -157,6 +157,6 @@ def other_line(agent: str, row: Mapping[str, Any], raw: bytes, at: str) -> Itera
             yield Fact(agent, at, content={f"title_{name}": title})
         yield Line(agent, event_id, at, "title", name, title[:500], "DEBUG", content={"row": row})
         return
-    level: LogLevel = "INFO" if name in ("pr-link", "queue-operation") else "DEBUG"
+    importance: LogLevel = "INFO" if name in ("pr-link", "queue-operation") else "DEBUG"
     text = words(row.get("content")) or words(row.get("prUrl")) or ""
-    yield Line(agent, event_id, at, name[:100], name[:100], text[:500], level, content={"row": row})
+    yield Line(agent, event_id, at, name[:100], name[:100], text[:500], importance, content={"row": row})

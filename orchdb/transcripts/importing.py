@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 from orchdb import DatabaseManager
 from orchdb.transcripts.dry import DryStore
 from orchdb.transcripts.events import Counted, Event, Line
-from orchdb.transcripts.files import Transcript, find_transcripts, fingerprint
+from orchdb.transcripts.files import Transcript, find_transcripts
 from orchdb.transcripts.lines import LONGEST, Row, parsed, rows_of
 from orchdb.transcripts.mapping import Prices, RowMapping
+from orchdb.transcripts.places import fingerprint
 from orchdb.transcripts.readers import Job, Reader, rollouts_of, sort_of_row
 from orchdb.transcripts.report import ImportReport
 from orchdb.transcripts.storing import Batch, Deleted, Overtaken, Store
@@ -254,7 +255,11 @@ def _in_order(jobs: list[Job]) -> list[Job]:
     orders: dict[int, tuple[str, str, str]] = {}
     tops: dict[str, tuple[str, str, str]] = {}
     for job in jobs:
-        order = orders[id(job)] = job.order()
+        try:
+            order = job.order()
+        except OSError:  # it is gone meanwhile, as reading it will tell
+            order = ("", "", str(job.path))
+        orders[id(job)] = order
         top = job.place is None or not job.place.agent
         if top or job.session not in tops:
             tops[job.session] = min(tops.get(job.session, order), order) if not top else order

@@ -12,7 +12,8 @@ from orchdb.transcripts.claude_threads import Place
 from orchdb.transcripts.codex import ENDED, KNOWN_ITEMS, CodexReader
 from orchdb.transcripts.codex_threads import Identity, fingerprints, identity_of
 from orchdb.transcripts.events import Event, Restart
-from orchdb.transcripts.files import Transcript, begin_of, claude_place, thread_of
+from orchdb.transcripts.files import Transcript
+from orchdb.transcripts.places import begin_of, claude_place, thread_of
 from orchdb.transcripts.swe_agent import SweAgentReader, run_of
 
 
@@ -87,9 +88,19 @@ class Job:
         at = "" if state else begin_of(self.path)[0]
         if self.place is not None:
             return ClaudeCodeReader(self.place, state, at)
-        other = self._rollouts.get(self.identity.copied_from or "")
+        other = self._above(self.identity.copied_from)
         in_copy = other is not None and (state or {}).get("next", 0) < ENDED
         return CodexReader(self.identity, state, at, fingerprints(other) if other is not None and in_copy else [])
+
+    def _above(self, thread: str | None) -> Path | None:
+        """The file of the thread that this one begins with a copy of, wherever Codex keeps it."""
+        if thread is None or thread in self._rollouts:
+            return self._rollouts.get(thread or "")
+        for folder in self.path.parents:
+            if folder.name in ("sessions", "archived_sessions"):
+                places = (folder.parent / name for name in ("sessions", "archived_sessions"))
+                return next((path for place in places for path in place.rglob(f"rollout-*-{thread}.jsonl")), None)
+        return None
 
 
 def _in_session(identity: Identity, rollouts: Mapping[str, Path]) -> Identity:

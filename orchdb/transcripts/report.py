@@ -36,7 +36,15 @@ class Tally:
     def add(
         self, usage: Usage | None, cost: float | None, flat: float | None, *, times: int = 1, rows: int = 1
     ) -> None:
-        """Add the usage and the cost of a row or response, or with ``times=-1`` take them away."""
+        """Add the usage and the cost of a row or response.
+
+        Args:
+            usage: Its tokens.
+            cost: US dollars.
+            flat: US dollars, with every cache write at the price of five minutes.
+            times: How often; -1 to take them away.
+            rows: How many rows it is.
+        """
         self.rows += rows
         if usage is not None:
             self.tokens_input += times * usage.tokens_input
@@ -47,12 +55,20 @@ class Tally:
         self.flat_usd += times * (flat or 0.0)
 
     def merge(self, other: Tally) -> None:
-        """Add another tally to this one."""
+        """Add another tally to this one.
+
+        Args:
+            other: The other one.
+        """
         for each in fields(self):
             setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the tally as plain values, without ``flat_usd``."""
+        """Give the tally as plain values.
+
+        Returns:
+            All but ``flat_usd``.
+        """
         return {
             "rows": self.rows,
             "tokens_input": self.tokens_input,
@@ -160,7 +176,11 @@ class ImportReport:
             self.findings.append(what)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the report as plain values, for JSON."""
+        """Give the report as plain values, for JSON.
+
+        Returns:
+            What ``orchdb import --json`` writes.
+        """
         repeats = self.repeats.to_dict()
         return {
             "dry_run": self.dry_run,
