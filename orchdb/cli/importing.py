@@ -189,7 +189,7 @@ def summary(report: ImportReport) -> list[str]:
     if report.prices_missing:
         lines += [
             "",
-            "There are no costs: the prices need pip install 'orchdb[prices]', and another import of a new file.",
+            "There are no costs: pip install 'orchdb[prices]' brings the prices, orchdb reprice fills them in.",
         ]
     if report.unpriced:
         models = f" ({', '.join(sorted(report.unknown_models))})" if report.unknown_models else ""

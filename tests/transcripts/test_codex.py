@@ -237,3 +237,14 @@ async def test_a_rollout_that_grows_line_by_line_gives_what_it_gives_as_a_whole(
     async with DatabaseManager(":memory:") as alone:
         await import_transcripts(alone, [tmp_path])
         assert grown == await content_of(alone)
+
+
+async def test_the_thread_that_a_fork_comes_from_is_found_on_another_day(db: DatabaseManager, tmp_path: Path) -> None:
+    first = Codex().turn(1, 161)
+    path = first.save(tmp_path)
+    day = path.parents[1] / "20"
+    day.mkdir()
+    path.rename(day / path.name)
+    fork = Codex(FORK, 2, forked_from_id=THREAD).copy_of(first).turn(2, 500)
+    await import_transcripts(db, [fork.save(tmp_path)])
+    assert [row["prompt_text"] for row in await db.list_prompts()] == ["question 2", "files 2"]

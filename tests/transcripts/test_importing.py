@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -270,3 +272,29 @@ async def test_a_path_that_is_not_there_and_an_unknown_format_are_refused(db: Da
         await import_transcripts(db, [tmp_path / "nothing"])
     with pytest.raises(InvalidValueError, match="claude, codex, swe"):
         await import_transcripts(db, [tmp_path], sources=["cursor"])
+
+
+async def test_what_cannot_be_read_is_named_and_stops_nothing(db: DatabaseManager, tmp_path: Path) -> None:
+    exchange(Claude(), 1).save(place(tmp_path))
+    (tmp_path / "nowhere.jsonl").symlink_to(tmp_path / "gone")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "empty.jsonl").touch()
+    report = await import_transcripts(db, [tmp_path])
+    assert (report.prompts, report.files, report.damaged) == (1, 2, 0)
+
+
+async def test_a_file_that_goes_away_meanwhile_is_named(
+    db: DatabaseManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange(Claude(), 1).save(place(tmp_path))
+    gone = exchange(Claude(OTHER), 2).save(place(tmp_path, OTHER))
+
+    def in_order(jobs: list[Any]) -> list[Any]:
+        gone.unlink()
+        return jobs
+
+    monkeypatch.setattr(importing, "_in_order", in_order)
+    report = await import_transcripts(db, [tmp_path])
+    assert (report.prompts, report.unreadable) == (1, 1)
+    assert str(gone) in report.findings[0]
