@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select, update
 
-from orchdb import DatabaseManager, InvalidValueError, NewAgentLog, Transaction
+from orchdb import DatabaseManager, InvalidValueError, NewAgentLog, OperationError, Transaction
 from orchdb.tables import agent_logs, agents, orchestrator_agents
 from orchdb.transcripts.claude_code import ClaudeCodeReader
 from orchdb.transcripts.claude_rows import clean, dictionary, moment, storable, words
@@ -22,7 +22,7 @@ from orchdb.transcripts.claude_threads import Place
 from orchdb.transcripts.creating import made
 from orchdb.transcripts.events import PLACEHOLDER, AgentSeen, Event
 from orchdb.transcripts.mapping import Prices, RowMapping, agent_id, definition_of
-from orchdb.transcripts.storing import PLACES, Application, Batch, in_transaction
+from orchdb.transcripts.storing import PLACES, Application, Batch, Deleted, in_transaction
 
 if TYPE_CHECKING:
     from claude_agent_sdk.types import (
@@ -62,6 +62,7 @@ class OrchdbSessionStore:
 
         Raises:
             InvalidValueError: The key is not usable.
+            OperationError: The agent of the transcript was deleted softly.
         """
         if not entries:
             return
@@ -74,7 +75,14 @@ class OrchdbSessionStore:
         async def write(tx: Transaction) -> None:
             await _Append(tx, self._mapping, place, key, begun).run(entries)
 
-        await in_transaction(self._db, write)
+        try:
+            await in_transaction(self._db, write)
+        except Deleted:
+            deleted = True
+        else:
+            deleted = False
+        if deleted:
+            raise OperationError("the session was deleted softly: restore its agent, or delete it for good")
 
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
         """Load the entries of a transcript.
@@ -178,14 +186,17 @@ class _Append:
 
     async def run(self, entries: Sequence[SessionStoreEntry]) -> None:
         begin = [*ClaudeCodeReader(self._place, None, self._at).begin()]
-        metadata = await self._lock() or await self._make(begin)
+        metadata = await self._lock()
+        if not metadata:
+            await self._make(begin)
+            metadata = await self._lock()
         kept, base = _kept(metadata), dictionary(dictionary(metadata.get(PLACES)).get(_PLACE)) or None
         new = await self._write(entries)
         if not new:
             return
         reader = ClaudeCodeReader(self._place, base["state"] if base else None, self._at)
         events = [*reader.begin(), *await self._read(reader, base, new), *reader.finish()]
-        await self._make(events)
+        await self._make(events[len(begin) if self._place.meta is None else 0 :])
         restart = reader.restart()
         reached = {**_FIRST, "offset": restart.offset, "end": new[-1][0], "state": restart.state}
         await Application(self._tx, self._mapping, Batch(self._place.key(), _PLACE, base, reached, events)).run()
@@ -199,12 +210,11 @@ class _Append:
             metadata = dictionary((await self._tx.conn.execute(statement)).scalar())
         return metadata
 
-    async def _make(self, events: Sequence[Event]) -> Mapping[str, Any]:
-        """Make the agents that are not there yet, and lock them."""
+    async def _make(self, events: Sequence[Event]) -> None:
+        """Make the agents that are not there yet."""
         for event in events:
             if isinstance(event, AgentSeen):
                 await made(self._tx, "claude", event)
-        return await self._lock()
 
     async def _write(self, entries: Sequence[SessionStoreEntry]) -> list[tuple[int, SessionStoreEntry]]:
         """Write the entries that are not there; with their numbers. Of a batch that is sent again, none is written."""

@@ -186,3 +186,17 @@ async def test_a_key_with_an_empty_part_is_refused(key: Any) -> None:
     async with DatabaseManager(":memory:") as db:
         with pytest.raises(InvalidValueError, match="key"):
             await OrchdbSessionStore(db).append(key, [{"type": "x"}])
+
+
+async def test_a_session_that_was_deleted_softly_takes_nothing_until_it_is_restored(db: DatabaseManager) -> None:
+    store = OrchdbSessionStore(db)
+    trunk, _ = session_with_sub_agent()
+    await store.append(KEY, trunk[:4])
+    [agent] = await db.list_agents(SESSION, root=True)
+    await db.delete_agent(agent["id"], soft=True)
+    assert await store.load(KEY) is None
+    with pytest.raises(OperationError, match="deleted softly"):
+        await store.append(KEY, trunk[4:])
+    await db.restore_agent(agent["id"])
+    await store.append(KEY, trunk[4:])
+    assert await store.load(KEY) == trunk
