@@ -20,7 +20,7 @@ from orchdb.transcripts.claude_code import ClaudeCodeReader
 from orchdb.transcripts.claude_rows import clean, dictionary, moment, storable, words
 from orchdb.transcripts.claude_threads import Place
 from orchdb.transcripts.creating import made
-from orchdb.transcripts.events import PLACEHOLDER, AgentSeen, Event
+from orchdb.transcripts.events import PLACEHOLDER, AgentSeen, Counted, Event
 from orchdb.transcripts.mapping import Prices, RowMapping, agent_id, definition_of
 from orchdb.transcripts.storing import PLACES, Application, Batch, Deleted, in_transaction
 
@@ -268,7 +268,8 @@ class _Append:
         for number, row in rows:
             if row.get("type") != "agent_metadata":
                 try:
-                    events += [*reader.read(row, repr(sorted(row.items())).encode(), number, number + 1)]
+                    told = reader.read(row, repr(sorted(row.items())).encode(), number, number + 1)
+                    events += [event for event in told if not isinstance(event, Counted)]
                 except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
                     continue  # the entry is stored; what it means is not understood
         return events
