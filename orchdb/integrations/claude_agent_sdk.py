@@ -268,7 +268,7 @@ class _Append:
         for number, row in rows:
             if row.get("type") != "agent_metadata":
                 try:
-                    told = reader.read(row, repr(sorted(row.items())).encode(), number, number + 1)
+                    told = reader.read(row, number, number + 1)
                     events += [event for event in told if not isinstance(event, Counted)]
                 except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
                     continue  # the entry is stored; what it means is not understood

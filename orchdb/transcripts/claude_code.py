@@ -106,12 +106,11 @@ class ClaudeCodeReader:
         evidence = META if place.meta else OWN_FILE
         yield AgentSeen(place.key(), place.session, place.project, kind, parent, evidence, self._at, self._first, facts)
 
-    def read(self, row: Mapping[str, Any], raw: bytes, offset: int, end: int) -> Iterator[Event]:
+    def read(self, row: Mapping[str, Any], offset: int, end: int) -> Iterator[Event]:
         """Tell what a row says.
 
         Args:
             row: The row.
-            raw: Its text, for the name of one that has none.
             offset: Where it begins.
             end: Where the next one begins.
         """
@@ -126,13 +125,13 @@ class ClaudeCodeReader:
             yield from self._whereabouts(row)
         name = row.get("type")
         if name == "assistant":
-            yield from self._assistant(thread, row, raw, offset)
+            yield from self._assistant(thread, row, offset)
         elif name == "user":
-            yield from self._user(thread, row, raw, offset)
+            yield from self._user(thread, row, offset)
         elif name == "progress":
             yield from self._progress(thread, row)
         elif name != "file-history-snapshot":
-            yield from self._other(thread, row, raw)
+            yield from self._other(thread, row)
 
     def finish(self) -> Iterator[Event]:
         """Tell what is open, as far as it has come."""
@@ -205,9 +204,9 @@ class ClaudeCodeReader:
         if facts:
             yield Fact(self.key, self._at, facts)
 
-    def _assistant(self, thread: Thread, row: Mapping[str, Any], raw: bytes, offset: int) -> Iterator[Event]:
+    def _assistant(self, thread: Thread, row: Mapping[str, Any], offset: int) -> Iterator[Event]:
         message = dictionary(row.get("message"))
-        name = event_name(row, raw)
+        name = event_name(row)
         agent = self.place.key(thread.agent)
         model = words(message.get("model"))
         if model == "<synthetic>":
@@ -323,9 +322,9 @@ class ClaudeCodeReader:
             content={"input": block.get("input")},
         )
 
-    def _user(self, thread: Thread, row: Mapping[str, Any], raw: bytes, offset: int) -> Iterator[Event]:
+    def _user(self, thread: Thread, row: Mapping[str, Any], offset: int) -> Iterator[Event]:
         blocks = blocks_of(dictionary(row.get("message")).get("content"))
-        agent, name, number = self.place.key(thread.agent), event_name(row, raw), 0
+        agent, name, number = self.place.key(thread.agent), event_name(row), 0
         for block in blocks:
             event_id = f"{name}:{number}" if number else name
             if block.get("type") == "tool_result":
@@ -388,9 +387,9 @@ class ClaudeCodeReader:
             agent = self.place.key(thread.agent)
             yield from self._child_seen(agent, name, self._calls[call][0], PROGRESS, call)
 
-    def _other(self, thread: Thread, row: Mapping[str, Any], raw: bytes) -> Iterator[Event]:
+    def _other(self, thread: Thread, row: Mapping[str, Any]) -> Iterator[Event]:
         agent = self.place.key(thread.agent)
-        yield from other_line(agent, row, raw, self._at)
+        yield from other_line(agent, row, self._at)
         if row.get("type") == "queue-operation" and isinstance(row.get("content"), str):
             task, call = _TASK_ID.search(row["content"]), _CALL_ID.search(row["content"])
             if task is not None:

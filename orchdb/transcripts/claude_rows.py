@@ -86,9 +86,16 @@ def moment(value: object) -> str | None:
     return value if 1970 < when.year < 9998 else None
 
 
-def event_name(row: Mapping[str, Any], raw: bytes) -> str:
-    """Give the name of a row: its ``uuid``, or one made of its text, which a copy of it has too."""
-    return words(row.get("uuid")) or "row-" + hashlib.sha256(raw.strip()).hexdigest()[:32]
+def event_name(row: Mapping[str, Any]) -> str:
+    """Give the name of a row: its ``uuid``, or one made of what it says, which a copy of it has too."""
+    name = words(row.get("uuid"))
+    if name is not None:
+        return name
+    try:
+        said = orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        said = json.dumps(row, sort_keys=True).encode()
+    return "row-" + hashlib.sha256(said).hexdigest()[:32]
 
 
 def text_of(content: object) -> str:
@@ -133,17 +140,16 @@ def _count(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**53 else 0
 
 
-def other_line(agent: str, row: Mapping[str, Any], raw: bytes, at: str) -> Iterator[Event]:
+def other_line(agent: str, row: Mapping[str, Any], at: str) -> Iterator[Event]:
     """Tell of a row that is no message: what the system says, titles, and whatever is not known.
 
     Args:
         agent: The key of the agent.
         row: The row.
-        raw: Its text.
         at: When.
     """
     name = words(row.get("type")) or "row"
-    event_id = event_name(row, raw)
+    event_id = event_name(row)
     if name == "system":
         sort = words(row.get("subtype")) or "system"
         level = _LEVELS.get(str(row.get("level")), "INFO")

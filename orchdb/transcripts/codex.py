@@ -114,12 +114,11 @@ class CodexReader:
         yield AgentSeen(above, who.session, who.project, "", None, PLACEHOLDER, self._at)
         yield AgentSeen(who.key, who.session, who.project, who.kind, above, OWN_FILE, self._at, self._first, who.facts)
 
-    def read(self, row: Mapping[str, Any], raw: bytes, offset: int, end: int) -> Iterator[Event]:
+    def read(self, row: Mapping[str, Any], offset: int, end: int) -> Iterator[Event]:
         """Tell what a row says.
 
         Args:
             row: The row.
-            raw: Its text.
             offset: Where it begins.
             end: Where the next one begins.
         """

@@ -310,7 +310,7 @@ def _read(job: Job, reader: Reader, rows: Iterator[Row], end: int, seen: int) ->
         problem = row.problem
         if row.value is not None:
             try:
-                told = [*reader.read(row.value, row.raw, row.offset, row.end)]
+                told = [*reader.read(row.value, row.offset, row.end)]
             except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
                 problem = f"not understood ({type(error).__name__})"
         if problem:

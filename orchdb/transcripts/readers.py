@@ -35,7 +35,7 @@ class Reader(Protocol):
         """Tell whose file it is."""
         ...
 
-    def read(self, row: Mapping[str, Any], raw: bytes, offset: int, end: int) -> Iterator[Event]:
+    def read(self, row: Mapping[str, Any], offset: int, end: int) -> Iterator[Event]:
         """Tell what a row says."""
         ...
 

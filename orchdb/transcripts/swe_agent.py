@@ -70,12 +70,11 @@ class SweAgentReader:
         run = self._run
         yield AgentSeen(run.key, run.session, run.project, "", None, OWN_FILE, self._time(0), own=True)
 
-    def read(self, row: Mapping[str, Any], raw: bytes, offset: int, end: int) -> Iterator[Event]:
+    def read(self, row: Mapping[str, Any], offset: int, end: int) -> Iterator[Event]:
         """Tell what the document says.
 
         Args:
             row: The document.
-            raw: Its text.
             offset: Where it begins.
             end: Where it ends.
         """

@@ -67,6 +67,10 @@ async def test_a_mirrored_session_is_what_its_imported_file_is(db: DatabaseManag
 
 async def test_a_session_that_is_mirrored_and_imported_is_there_once(db: DatabaseManager, tmp_path: Path) -> None:
     trunk, _ = session_with_sub_agent()
+    trunk += [
+        {"type": "custom-title", "customTitle": "Mine", "sessionId": SESSION},
+        {"type": "from-the-future", "a": 1.5},
+    ]
     await OrchdbSessionStore(db).append(KEY, trunk)
     before = await totals(db)
     claude = Claude()

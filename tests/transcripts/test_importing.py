@@ -165,7 +165,7 @@ async def test_imports_at_the_same_time_give_what_one_gives(target: Target, tmp_
 
 @pytest.mark.slow
 async def test_imports_that_are_killed_and_made_again_give_what_one_gives(target: Target, tmp_path: Path) -> None:
-    folder = several(tmp_path, 30)
+    folder = several(tmp_path, 20)
     async with DatabaseManager(target.url, upgrade=True):
         pass
     command = [sys.executable, "-m", "tests.support.children.importing", target.url, str(folder), "20"]

@@ -15,7 +15,7 @@ import time
 from orchdb import DatabaseManager, prices
 from orchdb.transcripts import Progress, import_transcripts, importing
 
-importing._ROWS = 5
+importing._ROWS = 8
 
 
 async def main(url: str, path: str, told: int) -> None:
