@@ -64,7 +64,7 @@ class ClaudeCodeReader:
         self._at = at
         self._row = 0
         self._end = 0
-        self._first = not state
+        self._first = not state and not place.aside
         self._begun = False
         self._threads: dict[str, Thread] = {}
         self._calls: OrderedDict[str, tuple[str | None, str]] = OrderedDict()
@@ -241,7 +241,7 @@ class ClaudeCodeReader:
         begin = offset if thread.pending_from is None else thread.pending_from
         response = Response(agent, key, self._at, self._at, model, thread.pending, [], None, None, kind, first)
         thread.open = OpenResponse(response, begin, self._row, set())
-        thread.pending, thread.pending_from, thread.asked = [], None, False
+        thread.pending, thread.given, thread.pending_from, thread.asked = [], 0, None, False
 
     def _close(self, thread: Thread) -> Iterator[Event]:
         done = cast("OpenResponse", thread.open)

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from orchdb.transcripts.events import Response
 
+MOST_GIVEN = 16_000_000
+"""Characters that are kept of what a model is given at once; more fits no column."""
 STALE = 5000
 """Rows after which an exchange that nothing was added to is taken for finished."""
 
@@ -22,6 +24,7 @@ class Place(NamedTuple):
         agent: The id of the sub-agent that the file belongs to; ``""`` for the session's own file.
         meta: What the file beside a sub-agent's says of it.
         workflow: The run of a workflow that it is part of.
+        aside: Whether it is about the session without being its own file, as the journal of a workflow is.
     """
 
     project: str
@@ -29,6 +32,7 @@ class Place(NamedTuple):
     agent: str = ""
     meta: Mapping[str, Any] | None = None
     workflow: str | None = None
+    aside: bool = False
 
     def key(self, agent: str | None = None) -> str:
         """Give the key of this agent, or of another one of the session."""
@@ -52,6 +56,7 @@ class Thread:
 
     agent: str
     pending: list[str] = field(default_factory=lambda: list[str]())
+    given: int = 0
     asked: bool = False
     pending_from: int | None = None
     last_row: int = 0
@@ -63,7 +68,9 @@ class Thread:
         self.asked = self.asked or asked
         if self.pending_from is None:
             self.pending_from = offset
-        self.pending.append(text)
+        kept = text[: max(MOST_GIVEN - self.given, 0)]
+        self.given += len(kept)
+        self.pending.append(kept)
 
     def restart(self, end: int, row: int) -> int:
         """Where this thread is to be read from again."""

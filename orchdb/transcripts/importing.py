@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orchdb import DatabaseManager
+from orchdb import DatabaseManager, InvalidValueError
 from orchdb.transcripts.dry import DryStore
 from orchdb.transcripts.events import Counted, Event, Line
 from orchdb.transcripts.files import Transcript, find_transcripts
@@ -191,12 +191,12 @@ class _Import:
             try:
                 jobs.append(Job(transcript, rollouts))
             except OSError as error:
-                self._unreadable(transcript.path, error)
+                self._unreadable(transcript.path, str(error.strerror))
         return jobs
 
-    def _unreadable(self, path: Path, error: OSError) -> None:
+    def _unreadable(self, path: Path, why: str) -> None:
         self.report.unreadable += 1
-        self.report.find(f"{path}: {error.strerror}")
+        self.report.find(f"{path}: {why}")
 
     def _is_done(self, job: Job, places: _Place, deleted: bool) -> bool:
         place = places.get(str(job.path))
@@ -218,7 +218,10 @@ class _Import:
                 self.report.find(f"{job.path}: its agent was deleted softly, and stays so")
                 return
             except OSError as error:
-                self._unreadable(job.path, error)
+                self._unreadable(job.path, str(error.strerror))
+                return
+            except InvalidValueError as error:  # the next file is not to blame; it says no value
+                self._unreadable(job.path, str(error))
                 return
             else:
                 break
@@ -260,10 +263,13 @@ def _in_order(jobs: list[Job]) -> list[Job]:
         except OSError:  # it is gone meanwhile, as reading it will tell
             order = ("", "", str(job.path))
         orders[id(job)] = order
-        top = job.place is None or not job.place.agent
+        top = job.place is None or not (job.place.agent or job.place.aside)
         if top or job.session not in tops:
             tops[job.session] = min(tops.get(job.session, order), order) if not top else order
-    return sorted(jobs, key=lambda job: (tops[job.session], bool(job.place and job.place.agent), orders[id(job)]))
+    return sorted(
+        jobs,
+        key=lambda job: (tops[job.session], bool(job.place and (job.place.agent or job.place.aside)), orders[id(job)]),
+    )
 
 
 def _start(job: Job, base: _Place | None) -> tuple[int, int, Mapping[str, Any] | None]:

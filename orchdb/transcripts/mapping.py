@@ -15,6 +15,8 @@ _NAMES = UUID("6f0b5f5e-3a51-5b0e-9c7e-0d5d0a4f2c11")
 """Of this and the source's own names the ids are made, so that they are the same wherever a file is imported."""
 SOURCES = {"claude": "Claude Code", "codex": "Codex", "swe": "SWE-agent"}
 _MOST = 400
+_LONGEST = 16_000_000
+"""Characters of a text: four bytes each fit every column."""
 
 
 def row_id(table: str, name: str) -> str:
@@ -130,12 +132,12 @@ class RowMapping:
     def prompt(self, response: Response) -> NewPrompt:
         """Make the row of a response."""
         usage = response.usage
-        answer = "\n".join(response.answer) if response.answer else None
+        answer = "\n".join(response.answer)[:_LONGEST] if response.answer else None
         return {
             "id": prompt_id(self.source, response.key),
             "agent_id": agent_id(response.agent),
             "prompt_type": response.kind,
-            "prompt_text": "\n\n".join(response.given) if self.content else "",
+            "prompt_text": "\n\n".join(response.given)[:_LONGEST] if self.content else "",
             "response_text": answer if self.content else None,
             "status": response.status,
             "model_used": response.model and clean(response.model),

@@ -63,19 +63,20 @@ def claude_place(path: Path) -> Place:
         at = len(parts) - 1 - parts[::-1].index("subagents")
         session, folder = parts[at - 1], Path(*parts[: at - 1])
         workflow = parts[at + 2] if len(parts) > at + 3 and parts[at + 1] == "workflows" else None
+    aside = "subagents" in parts and not path.name.startswith("agent-")
     if path.name.startswith("agent-"):
         agent = path.stem.removeprefix("agent-")
         meta = _meta(path)
     elif not session and is_uuid(path.stem):
         session = path.stem
     if session and folder.parent.name == "projects":
-        return Place(folder.name, session, agent, meta, workflow)
+        return Place(folder.name, session, agent, meta, workflow, aside)
     rows = head_of(path)
     if not session:
         session = next((row["sessionId"] for row in rows if words(row.get("sessionId"))), path.stem)
     cwd = next((row["cwd"] for row in rows if words(row.get("cwd"))), None)
     in_place = folder.parent.name == "projects"
-    return Place(project_key(cwd) if cwd and not in_place else folder.name, session, agent, meta, workflow)
+    return Place(project_key(cwd) if cwd and not in_place else folder.name, session, agent, meta, workflow, aside)
 
 
 def _meta(path: Path) -> Mapping[str, Any] | None:

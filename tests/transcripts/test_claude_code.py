@@ -255,10 +255,15 @@ async def test_older_places_of_sub_agents_are_read_too(db: DatabaseManager, tmp_
     sub_agent().save(place(tmp_path).with_name("agent-a1.jsonl"))
     flow = place(tmp_path).with_suffix("") / "subagents" / "workflows" / "run-1" / "agent-w1.jsonl"
     sub_agent("w1", "msg_w").save(flow)
+    journal = Claude(begin=9).row("j", "workflow_step", step="plan")
+    journal.save(flow.with_name("journal.jsonl"))
     await import_transcripts(db, [tmp_path])
     agents = await agents_by_name(db)
     assert set(agents) == {"", "a1", "w1"}
     assert (agents["w1"]["metadata"] or {})["workflow"] == "run-1"
+    assert agents[""]["created_at"] == "2026-05-01T00:00:01.000000"
+    [line] = await db.list_recent_agent_logs(log_type="workflow_step")
+    assert line["agent_id"] == agents[""]["id"]
     assert agents["w1"]["parent_agent_id"] == agents["a1"]["parent_agent_id"] == agents[""]["id"]
 
 

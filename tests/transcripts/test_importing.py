@@ -14,6 +14,7 @@ import pytest
 
 from orchdb import DatabaseManager, InvalidValueError
 from orchdb.transcripts import Progress, find_transcripts, import_transcripts, importing, watch_transcripts
+from orchdb.transcripts.storing import Store
 from tests.conftest import Target
 from tests.support.transcripts import (
     OTHER,
@@ -299,3 +300,28 @@ async def test_a_file_that_goes_away_meanwhile_is_named(
     report = await import_transcripts(db, [tmp_path])
     assert (report.prompts, report.unreadable) == (1, 1)
     assert str(gone) in report.findings[0]
+
+
+async def test_a_file_that_the_database_refuses_is_named_and_the_others_come_in(
+    db: DatabaseManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange(Claude(), 1).save(place(tmp_path))
+    refused = exchange(Claude(OTHER, version="9" * 600), 2).save(place(tmp_path, OTHER))
+    apply = Store.apply
+
+    async def refusing(self: Any, batch: Any) -> None:
+        if OTHER in batch.owner:
+            raise InvalidValueError("prompts.model_used: too long")
+        await apply(self, batch)
+
+    monkeypatch.setattr(Store, "apply", refusing)
+    report = await import_transcripts(db, [tmp_path])
+    assert (report.prompts, report.unreadable) == (1, 1)
+    assert report.findings == [f"{refused}: prompts.model_used: too long"]
+
+
+async def test_what_fits_no_column_is_cut(db: DatabaseManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchdb.transcripts.claude_threads.MOST_GIVEN", 10)
+    claude = Claude().user("u", "1234567").user("v", "89abcdef").says("a", "msg_1", "Hi.").user("w", "next")
+    await import_transcripts(db, [claude.says("b", "msg_2", "Ho.").save(place(tmp_path))])
+    assert [row["prompt_text"] for row in await db.list_prompts()] == ["1234567\n\n89a", "next"]
