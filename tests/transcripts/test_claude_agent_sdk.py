@@ -13,9 +13,11 @@ import pytest
 from orchdb import DatabaseManager, InvalidValueError, OperationError
 from orchdb.integrations.claude_agent_sdk import OrchdbSessionStore
 from orchdb.transcripts import import_transcripts
+from orchdb.transcripts.places import project_key
 from tests.conftest import Target
 from tests.support.transcripts import OTHER, PROJECT, SESSION, Claude, content_of, exchange, place, sub_place, totals
 
+sdk = pytest.importorskip("claude_agent_sdk")
 testing = pytest.importorskip("claude_agent_sdk.testing")
 KEY: Any = {"project_key": PROJECT, "session_id": SESSION}
 
@@ -204,3 +206,10 @@ async def test_a_session_that_was_deleted_softly_takes_nothing_until_it_is_resto
     await db.restore_agent(agent["id"])
     await store.append(KEY, trunk[4:])
     assert await store.load(KEY) == trunk
+
+
+@pytest.mark.parametrize(
+    "cwd", ["/home/someone/work", "/a_b/c.d é/x", "/" + "long/" * 60 + "x", "/" + "ü/" * 150 + "x"]
+)
+def test_a_project_has_the_name_that_the_sdk_gives_it(cwd: str) -> None:
+    assert project_key(cwd) == sdk.project_key_for_directory(cwd)

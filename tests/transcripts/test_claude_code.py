@@ -371,3 +371,36 @@ async def test_a_message_without_an_id_is_known_by_its_request(db: DatabaseManag
     await import_transcripts(db, [claude.save(place(tmp_path))])
     [prompt] = await db.list_prompts()
     assert prompt["response_text"] == "One.\nTwo."
+
+
+async def test_a_summary_that_points_into_another_file_is_no_title_of_this_one(
+    db: DatabaseManager, tmp_path: Path
+) -> None:
+    claude = exchange(Claude(), 1)
+    path = claude.save(place(tmp_path))
+    with path.open("a") as file:
+        file.write(lines([{"type": "summary", "summary": "Elsewhere", "leafUuid": uuid("other")}]))
+    await import_transcripts(db, [path])
+    agents = await agents_by_name(db)
+    assert "Elsewhere" not in str(agents[""]["metadata"])
+    [line] = await db.list_recent_agent_logs(log_type="title")
+    assert line["message"] == "summary: Elsewhere"
+
+
+async def test_usage_answers_by_project_kind_of_agent_and_session(db: DatabaseManager, tmp_path: Path) -> None:
+    trunk_with_call(toolUseResult={"agentId": "a1"}).save(place(tmp_path))
+    sub_agent().save(sub_place(tmp_path, "a1"))
+    other = Claude(OTHER, cwd="/home/someone/other")
+    exchange(other, 1).save(place(tmp_path, OTHER, "-home-someone-other"))
+    await import_transcripts(db, [tmp_path])
+    definitions = {row["id"]: row for row in await db.list_orchestrator_agents()}
+    spent: dict[tuple[Any, Any], int] = {}
+    for agent in await db.list_agents():
+        about = definitions[agent["orchestrator_agent_id"]]["metadata"] or {}
+        key = (about["project"], about["kind"])
+        spent[key] = spent.get(key, 0) + sum(row["tokens_output"] or 0 for row in await db.list_prompts(agent["id"]))
+    assert spent == {
+        (PROJECT, "session"): 20,
+        (PROJECT, "Explore"): 77,
+        ("-home-someone-other", "session"): 50,
+    }
