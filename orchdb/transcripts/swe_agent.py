@@ -117,7 +117,6 @@ class SweAgentReader:
             cost = float(reported) if isinstance(reported, (int, float)) and not isinstance(reported, bool) else None
             facts |= {"covers": "run", "parts": 1 + _count(stats.get("api_calls"))}
             yield Counted(model or "", usage, at, cost=cost or 0.0)
-        seconds = step.get("execution_time")
         answer = words(step.get("response")) or words(step.get("thought"))
         kind = "command" if number == 0 else "tool_call"
         yield Response(
@@ -135,6 +134,10 @@ class SweAgentReader:
             facts=facts,
             reported_cost=cost or (0.0 if number else None),
         )
+        yield from self._action(name, at, step)
+
+    def _action(self, name: str, at: str, step: Mapping[str, Any]) -> Iterator[Event]:
+        seconds = step.get("execution_time")
         action = words(step.get("action"))
         if action:
             tool = action.split(maxsplit=1)[0][:100] if action.strip() else "action"
