@@ -59,6 +59,12 @@ COMMANDS = (
     Entry("upgrade", "versions:upgrade", CARE, "Bring the schema to the newest revision."),
     Entry("downgrade", "versions:downgrade", CARE, "Take the schema back to an older revision."),
     Entry("history", "versions:history", CARE, "List the revisions of the schema."),
+    Entry(
+        "import",
+        "importing:run_import",
+        BEGIN,
+        "Import recorded runs of Claude Code, Codex and SWE-agent, each row once.",
+    ),
     Entry("demo", "demo:demo", BEGIN, "Play a small session of several agents, and show what was stored."),
     Entry("scaffold", "scaffolding:scaffold", BEGIN, "Write the database module that a project carries."),
 )

@@ -32,6 +32,8 @@ MODULES: tuple[ModuleType, ...] = (
     *(importlib.import_module(f"orchdb.{name}") for name in ("prices", "repricing")),
     *(importlib.import_module(f"orchdb.{name}") for name in ("schema.naive_times", "scaffold.configuration")),
     importlib.import_module("orchdb.scaffold.service"),
+    *(importlib.import_module(f"orchdb.transcripts.{name}") for name in ("files", "importing", "report")),
+    importlib.import_module("orchdb.integrations.claude_agent_sdk"),
     importlib.import_module("orchdb.operations"),
     *(
         importlib.import_module(f"orchdb.operations.{module.name}")

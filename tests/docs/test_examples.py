@@ -238,3 +238,10 @@ async def test_a_difference_is_found_whatever_it_is(tmp_path: Path, table: str, 
         connection.close()
         await example.compare_run(db, run, report)
     assert len(report.problems) == 1
+
+
+def test_a_session_of_the_claude_agent_sdk_is_stored_and_read_back(tmp_path: Path) -> None:
+    for _ in range(2):
+        done = run_example("claude_agent_session.py", tmp_path / "sessions.db", folder=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.count("prompt: What is here? -> Two files.") == 1

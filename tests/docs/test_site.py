@@ -17,6 +17,7 @@ import yaml
 import orchdb
 import orchdb.models
 import orchdb.scaffold
+import orchdb.transcripts
 from orchdb import DatabaseManager, Transaction
 from tests.support.pages import DOCS, ROOT, page
 
@@ -68,6 +69,8 @@ def test_the_reference_has_every_public_name_once(site: Path) -> None:
     expected |= {f"orchdb.Transaction.{name}" for name in public(Transaction) & Transaction.__dict__.keys()}
     expected |= {f"orchdb.models.{name}" for name in orchdb.models.__all__}
     expected |= {f"orchdb.scaffold.{name}" for name in orchdb.scaffold.__all__}
+    expected |= {f"orchdb.transcripts.{name}" for name in orchdb.transcripts.__all__}
+    expected |= {"orchdb.integrations.claude_agent_sdk.OrchdbSessionStore"}
     shown = documented(site)
     assert expected.difference(shown) == set()
     assert [name for name, times in Counter(shown).items() if times > 1 or "._" in name] == []

@@ -12,6 +12,8 @@ PACKAGE = Path(orchdb.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
+    ("integrations",),
+    ("transcripts",),
     ("inspection", "repricing"),
     ("__init__",),
     ("manager",),

@@ -1,0 +1,107 @@
+"""Which transcripts there are, of which format, and what their places say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISREG
+
+from orchdb import InvalidValueError
+from orchdb.transcripts.lines import head_of
+from orchdb.transcripts.mapping import SOURCES
+from orchdb.transcripts.places import is_uuid
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A file to read.
+
+    Attributes:
+        path: Where it is.
+        source: Its format.
+        size: Bytes.
+        changed: When it was last changed, in nanoseconds.
+    """
+
+    path: Path
+    source: str
+    size: int
+    changed: int
+
+
+def default_places() -> list[tuple[str, Path]]:
+    """Give the folders where the tools keep their transcripts.
+
+    Returns:
+        For each the format, and the folder, which may be missing.
+    """
+    claude = Path(os.environ.get("CLAUDE_CONFIG_DIR") or Path.home() / ".claude")
+    codex = Path(os.environ.get("CODEX_HOME") or Path.home() / ".codex")
+    return [("claude", claude / "projects"), ("codex", codex / "sessions"), ("codex", codex / "archived_sessions")]
+
+
+def find_transcripts(
+    paths: Iterable[str | os.PathLike[str]] | None = None, *, sources: Sequence[str] | None = None
+) -> list[Transcript]:
+    """Find the transcripts in files and folders.
+
+    Args:
+        paths: Files and folders, which are searched with all that is below them. By default the folders where Claude
+            Code and Codex keep theirs: ``CLAUDE_CONFIG_DIR`` and ``CODEX_HOME``, or ``~/.claude`` and ``~/.codex``.
+        sources: Only of these formats: ``claude``, ``codex``, ``swe``. By default of all.
+
+    Returns:
+        The files, by their paths.
+
+    Raises:
+        InvalidValueError: A path is not there, or a format is unknown.
+    """
+    wanted = frozenset(SOURCES if sources is None else sources)
+    if wanted - SOURCES.keys():
+        raise InvalidValueError(f"sources: must be of {', '.join(SOURCES)}", column="sources")
+    found: dict[Path, Transcript] = {}
+    places = [path for source, path in default_places() if source in wanted] if paths is None else _given(paths)
+    for place in places:
+        for path in _files(place):
+            try:
+                source, status = _source(path), path.stat()
+            except OSError:  # gone meanwhile, or a link to nowhere
+                continue
+            if source in wanted and S_ISREG(status.st_mode):
+                found[path] = Transcript(path, source, status.st_size, status.st_mtime_ns)
+    return [found[path] for path in sorted(found)]
+
+
+def _given(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    given = [Path(path).expanduser().absolute() for path in paths]
+    for path in given:
+        if not path.exists():
+            raise InvalidValueError(f"paths: there is no {path}", column="paths")
+    return given
+
+
+def _files(place: Path) -> Iterator[Path]:
+    if place.is_file():
+        yield place
+        return
+    for folder, folders, names in os.walk(place):
+        folders.sort()
+        if Path(folder).name == "tool-results":
+            continue
+        for name in sorted(names):
+            if name.endswith((".jsonl", ".traj")):
+                yield Path(folder, name)
+
+
+def _source(path: Path) -> str:
+    if path.suffix == ".traj":
+        return "swe"
+    if path.name.startswith("rollout-"):
+        return "codex"
+    if "projects" in path.parts or "subagents" in path.parts or path.name.startswith("agent-") or is_uuid(path.stem):
+        return "claude"
+    if not os.access(path, os.R_OK) or not path.is_file():
+        return "claude"  # of which it will be told that it could not be read
+    return "codex" if any("payload" in row for row in head_of(path, 1)) else "claude"
