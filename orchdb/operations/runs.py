@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from orchdb.blocks import in_a_generator
+from orchdb.bound_agent import bind, unbind
 from orchdb.concurrency import shielded
 from orchdb.database import Database
 from orchdb.errors import InvalidValueError, MissingParentError, OrchdbError
@@ -182,6 +183,7 @@ class _Block(AbstractAsyncContextManager[AgentRun, None]):
                 self._leases.in_background(self._taken_back(creating, values["id"]))
             raise
         self._run = AgentRun(self._operations, values["id"], self._lease)
+        self._bound = bind(self._run.id)
         return self._run
 
     async def _definition_id(self) -> str:
@@ -216,6 +218,7 @@ class _Block(AbstractAsyncContextManager[AgentRun, None]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        unbind(self._bound)
         if not _in_a_loop():  # it has ended without the block, which Python now clears away
             logger.error("agent_run on agents: no event loop is running any more, in which its end could be written")
             return
@@ -260,6 +263,9 @@ class RunOperations(Operations):
         While it is open the run holds a lease, which the manager renews each third of it, all of its runs with one
         statement. If the process dies, ``reap_agents`` ends the agent once the lease has run out. So it also does for a
         program that leaves its event loop no time for as long as that: a run that comes back is told so.
+
+        Inside the block the agent is bound, as by ``bind_agent``: where a ``DatabaseHandler`` takes the records of
+        ``logging``, those of the block become lines of the agent.
 
         An end that cannot be written, because the database is locked or away, is tried again until it can be, or until
         the manager is closed. ``close()`` fails the runs that are still open. A run is no transaction: what is done in

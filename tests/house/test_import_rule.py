@@ -12,6 +12,7 @@ PACKAGE = Path(orchdb.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
+    ("integrations",),
     ("__init__",),
     ("manager",),
     ("engines",),
@@ -24,7 +25,7 @@ LAYERS = (
     ("statements", "own_statements", "models", "cursors", "scaffold", "tables"),
     ("schema",),
     ("concurrency", "driver_errors", "location"),
-    ("clocks", "raising"),
+    ("clocks", "raising", "bound_agent"),
     ("rows", "errors"),
 )
 """From the highest to the lowest: a package, or a module beside them."""

@@ -1,0 +1,1 @@
+"""orchdb beside other tools: each module needs an extra of its own."""
