@@ -25,6 +25,8 @@ _USUAL_COUNT = len(logging.makeLogRecord({}).__dict__)
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _STAMP = "orchdb_agent_id"
 _EXCEPTIONS = logging.Formatter()
+_NONE = logging.Formatter("%(message)s")
+"""Stands for no formatter, where ``logging.basicConfig`` would set one."""
 
 
 def stamp_agent(record: logging.LogRecord) -> bool:
@@ -82,6 +84,7 @@ class DatabaseHandler(logging.Handler):
         if capacity < 1 or not 0 <= interval <= 60 or exit_timeout < 0:
             raise InvalidValueError("capacity must be from 1, interval from 0 to 60 and exit_timeout from 0 seconds")
         super().__init__(level)
+        self.formatter = _NONE
         self._writer = BackgroundWriter(
             url,
             LogBatch,
@@ -124,7 +127,7 @@ class DatabaseHandler(logging.Handler):
         try:
             given = record.__dict__
             details: dict[str, Any] | None = None
-            if self.formatter is not None:
+            if self.formatter is not None and self.formatter is not _NONE:
                 message = self.formatter.format(record)
             elif type(record.msg) is str and not record.args:
                 message = record.msg
