@@ -101,10 +101,10 @@ class BackgroundWriter:
 
     # -- from any thread --
 
-    def put(self, item: Any) -> None:
-        """Hand an item over, or drop it if there is no room."""
+    def put(self, item: Any, *, leaving: int = 0) -> None:
+        """Hand an item over, or drop it if there is no room, or would be none for so many others."""
         queue = self._queue
-        if len(queue) >= self._capacity or self._closed:
+        if len(queue) >= self._capacity - leaving or self._closed:
             self.drop(1)
             return
         queue.append(item)

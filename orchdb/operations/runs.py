@@ -19,13 +19,13 @@ from orchdb.database import Database
 from orchdb.errors import InvalidValueError, MissingParentError, OrchdbError
 from orchdb.executor import failures_reported
 from orchdb.operations import Operations
+from orchdb.operations.creation import new_row_id, time_of_creation
 from orchdb.operations.leases import Lease, Leases
 from orchdb.operations.reaping import reaped
 from orchdb.operations.run_ends import End, end_by
 from orchdb.operations.table_statements import TableStatements
-from orchdb.rows import JsonObject, JsonValue, LogLevel, PromptStatus
+from orchdb.rows import JsonObject, JsonValue, LogLevel, PromptStatus, Time
 from orchdb.schema.tables import agents
-from orchdb.schema.values import new_id, now
 from orchdb.statements import Statement
 
 logger = logging.getLogger("orchdb")
@@ -161,10 +161,11 @@ class _Block(AbstractAsyncContextManager[AgentRun, None]):
     async def __aenter__(self) -> AgentRun:
         with failures_reported("agent_run", agents.name):
             seconds = _checked_seconds(self._seconds)
-        moment = now()
+            row_id = new_row_id("agent_run", agents.name, self._values["id"])
+            moment = time_of_creation("agent_run", agents.name, self._values["created_at"])
         values: dict[str, Any] = {
             **self._values,
-            "id": new_id(),
+            "id": row_id,
             "orchestrator_agent_id": None,
             "status": "executing",
             "started_at": moment,
@@ -252,6 +253,8 @@ class RunOperations(Operations):
         config: JsonObject | str | None = None,
         metadata: JsonObject | None = None,
         lease_seconds: float = 60,
+        id: str | UUID | None = None,
+        created_at: Time | None = None,
     ) -> AbstractAsyncContextManager[AgentRun]:
         """Open a block that is the run of an agent: executing while it is open, and ended with it, however it ends.
 
@@ -280,12 +283,15 @@ class RunOperations(Operations):
             config: A JSON object, as a mapping or as text.
             metadata: A JSON object, as a mapping.
             lease_seconds: How long the agent counts as alive when nothing is heard from its process: from 1.
+            id: Its id: any UUID. By default a new one, which sorts in the order of creation.
+            created_at: When it was created and began, as text or a ``datetime``. By default now.
 
         Returns:
             A context manager for ``async with``, which gives an ``AgentRun``.
 
         Raises:
             MissingParentError: The definition or the parent agent does not exist.
+            DuplicateError: An agent has this id.
             InvalidValueError: A value does not fit its column, or ``lease_seconds`` is no number from 1.
             OperationError: At the end of the block: the run was reaped, and has the end that it got; or its end cannot
                 be written now. Also at the beginning, inside ``db.transaction()``. If the block itself raised, that is
@@ -298,6 +304,8 @@ class RunOperations(Operations):
             "context": context,
             "config": config,
             "metadata": metadata,
+            "id": id,
+            "created_at": created_at,
         }
         return _Block(self, self._executor, self._leases, name_or_id, lease_seconds, values)
 
