@@ -58,8 +58,8 @@ def measured(name: str, handler: logging.Handler, seconds: float) -> int:
     processor, clock = (statistics.mean(each[index] for each in taken) * 1e6 for index in (0, 1))
     records = sum(each[2] for each in taken)
     print(
-        f"{name:16} {records:8} records, {records / (time.perf_counter() - began):8.0f} a second: {processor:6.2f} µs of the caller's "
-        f"processor time, {clock:6.2f} µs of its time"
+        f"{name:16} {records:8} records, {records / (time.perf_counter() - began):8.0f} a second: "
+        f"{processor:6.2f} µs of the caller's processor time, {clock:6.2f} µs of its time"
     )
     return records
 

@@ -7,6 +7,7 @@ else. No dependency: spans that are recorded live and those of a file are read a
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -147,7 +148,7 @@ class Seen:
     def cost(self) -> tuple[float | None, str | None]:
         """What it cost, and by whose word; ``None`` if nobody knows."""
         reported = self.get("cost")
-        if isinstance(reported, (int, float)) and not isinstance(reported, bool):
+        if isinstance(reported, (int, float)) and not isinstance(reported, bool) and 0 <= reported < math.inf:
             return float(reported), "reported"
         model, tokens = self.get("model"), self.tokens()
         if not model or tokens["tokens_input"] is None:
@@ -166,7 +167,7 @@ def moment(nanoseconds: int) -> datetime:
 
 
 def _count(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**63:
         return None
     return int(value)
 

@@ -207,7 +207,7 @@ class SpanRows:
             "operation": span.operation,
             **{name: value for name, value in said.items() if value},
             "usage": usage,
-            **({"cost": priced_by} if priced_by else {}),
+            **({"price_list": priced_by} if priced_by else {}),
         }
         status, error_message = span.status, span.error_message
         await self._db.create_prompt(
