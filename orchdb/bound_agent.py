@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 
@@ -13,7 +13,7 @@ bound_agent = _AGENT.get
 
 
 @contextmanager
-def bind_agent(agent_id: str | None) -> Iterator[None]:
+def bind_agent(agent_id: str | None) -> Generator[None]:
     """Bind an agent for the block: log records of the block become lines of it, where a ``DatabaseHandler`` takes them.
 
     ``db.agent_run()`` binds its agent by itself. Tasks that are created in the block inherit it, and so does

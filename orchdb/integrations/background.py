@@ -80,13 +80,16 @@ class BackgroundWriter:
         exit_timeout: float,
         options: dict[str, Any],
     ) -> None:
-        self._open = lambda: DatabaseManager(url, **options)
-        self._open()  # what is wrong with it is told here
+        self._url, self._options = url, options
+        self._manager()  # what is wrong with it is told here
         self._batch_of, self._name = batch_of, name
         self._capacity, self._batch, self._interval = capacity, batch, interval
         self._exit_timeout = exit_timeout
         self._begin()
         _writers.add(self)
+
+    def _manager(self) -> DatabaseManager:
+        return DatabaseManager(self._url, **self._options)
 
     def _begin(self) -> None:
         self._queue = deque[Any]()
@@ -251,8 +254,8 @@ class BackgroundWriter:
                 if self._give_up_at is not None and steady() >= self._give_up_at:
                     self.drop(len(items))
                     break
-            except Exception:  # a mistake of ours must not end the thread
-                logger.exception("%s: %d items could not be stored", self._name, len(items))
+            except Exception as error:  # a mistake of ours must not end the thread; its text may hold what is private
+                logger.error("%s: %d items: %s", self._name, len(items), type(error).__name__)
                 self.drop(len(items))
                 break
             left = None if self._give_up_at is None else max(self._give_up_at - steady(), 0.0)
@@ -262,7 +265,7 @@ class BackgroundWriter:
 
     async def _connected(self) -> DatabaseManager:
         if self._db is None:
-            db = self._open()
+            db = self._manager()
             await db.connect()
             self._db = db
         return self._db

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from orjson import loads
 from sqlalchemy import URL
@@ -152,11 +152,16 @@ class DatabaseHandler(logging.Handler):
 
 def _told(record: logging.LogRecord) -> tuple[str, dict[str, Any] | None]:
     """The message; of a dictionary, as structlog hands them over, its event, and the rest of it."""
-    message: Any = record.msg
-    if isinstance(message, Mapping) and not record.args:
-        event: dict[str, Any] = {str(key): value for key, value in cast("Mapping[Any, Any]", message).items()}
+    given: Any = record.msg
+    if isinstance(given, Mapping) and not record.args:
+        event = {str(key): value for key, value in _items(given)}
         return str(event.pop("event", "")), _plain(event)
     return record.getMessage(), None
+
+
+def _items(mapping: Any) -> Iterable[tuple[Any, Any]]:
+    items: Iterable[tuple[Any, Any]] = mapping.items()
+    return items
 
 
 def _details(record: logging.LogRecord, details: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -97,8 +97,8 @@ class OrchdbSpanProcessor(SpanProcessor):
         try:
             if span.context is not None and span.context.trace_flags.sampled:
                 self._writer.put((True, _seen(span)), leaving=self._capacity)
-        except Exception:  # a host does not fail because it is watched
-            logger.exception("OrchdbSpanProcessor: a span could not be read")
+        except Exception as error:  # a host does not fail because it is watched
+            logger.error("OrchdbSpanProcessor: a span could not be read: %s", type(error).__name__)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Take the end of a span.
@@ -106,11 +106,8 @@ class OrchdbSpanProcessor(SpanProcessor):
         Args:
             span: The span.
         """
-        try:
-            if span.context is not None and span.context.trace_flags.sampled:
-                self._writer.put((False, span))
-        except Exception:
-            logger.exception("OrchdbSpanProcessor: a span could not be read")
+        if span.context is not None and span.context.trace_flags.sampled:
+            self._writer.put((False, span))
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Wait until what was taken so far is stored.

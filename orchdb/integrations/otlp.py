@@ -116,10 +116,11 @@ def _spans_of(line: str | bytes | Mapping[str, Any], report: OtlpReport) -> Iter
             return
     else:
         message = line
-    if not isinstance(message, Mapping) or "resourceSpans" not in message:
+    resources = _object(message).get("resourceSpans")
+    if not isinstance(resources, list):
         report.damaged += 1
         return
-    for resource in _mappings(cast("Mapping[str, Any]", message).get("resourceSpans")):
+    for resource in _mappings(resources):
         scopes = chain(_mappings(resource.get("scopeSpans")), _mappings(resource.get("instrumentationLibrarySpans")))
         for given in chain.from_iterable(_mappings(scope.get("spans")) for scope in scopes):
             span = _span(given)
@@ -129,8 +130,14 @@ def _spans_of(line: str | bytes | Mapping[str, Any], report: OtlpReport) -> Iter
                 yield span
 
 
+def _object(value: Any) -> Mapping[str, Any]:
+    """A JSON object; of anything else an empty one."""
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+
+
 def _mappings(value: Any) -> list[Mapping[str, Any]]:
-    return [each for each in cast("list[Any]", value) if isinstance(each, Mapping)] if isinstance(value, list) else []
+    found = cast("list[object]", value) if isinstance(value, list) else []
+    return [cast("Mapping[str, Any]", each) for each in found if isinstance(each, Mapping)]
 
 
 def _span(given: Mapping[str, Any]) -> Seen | None:
@@ -141,8 +148,8 @@ def _span(given: Mapping[str, Any]) -> Seen | None:
         return None
     if trace_id is None or span_id is None or not 0 < started < 2**63 or not 0 <= ended < 2**63:
         return None
-    status = given.get("status")
-    failed = isinstance(status, Mapping) and cast("Mapping[str, Any]", status).get("code") in _ERROR
+    status = _object(given.get("status"))
+    failed = status.get("code") in _ERROR
     events = [event for event in _mappings(given.get("events")) if event.get("name") == "exception"]
     return Seen(
         trace_id,
@@ -152,7 +159,7 @@ def _span(given: Mapping[str, Any]) -> Seen | None:
         started,
         ended or started,
         _attributes(given.get("attributes")),
-        str(cast("Mapping[str, Any]", status).get("message") or "") if failed else None,
+        str(status.get("message") or "") if failed else None,
         [_attributes(event.get("attributes")) for event in events],
     )
 
@@ -175,16 +182,13 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        return None
-    given = cast("Mapping[str, Any]", value)
-    for kind, found in given.items():
+    for kind, found in _object(value).items():
         if kind == "intValue":
             return int(found) if re.fullmatch(r"-?\d{1,19}", str(found)) else None
         if kind == "arrayValue":
-            return [_plain(each) for each in _mappings(cast("Mapping[str, Any]", found or {}).get("values"))]
+            return [_plain(each) for each in _mappings(_object(found).get("values"))]
         if kind == "kvlistValue":
-            return _attributes(cast("Mapping[str, Any]", found or {}).get("values"))
+            return _attributes(_object(found).get("values"))
         if kind in {"stringValue", "doubleValue", "boolValue", "bytesValue"}:
             return found
     return None
@@ -243,9 +247,7 @@ def _ids_of_agent(agent: AgentRow) -> tuple[str, str]:
 
 def _recorded(metadata: Any) -> tuple[str, str] | None:
     """The ids of the span that a row was."""
-    if not isinstance(metadata, Mapping):
-        return None
-    given = cast("Mapping[str, Any]", metadata)
+    given = _object(metadata)
     trace_id, span_id = str(given.get("trace_id")), str(given.get("span_id"))
     return (trace_id, span_id) if _TRACE.fullmatch(trace_id) and _SPAN.fullmatch(span_id) else None
 
@@ -268,7 +270,7 @@ def _agent_span(agent: AgentRow, name: str, ids: tuple[str, str], around: str | 
 
 
 def _prompt_span(prompt: PromptRow, agent: AgentRow, name: str, ids: tuple[str, str]) -> dict[str, Any]:
-    metadata = prompt["metadata"] if isinstance(prompt["metadata"], Mapping) else {}
+    metadata = _object(prompt["metadata"])
     span_ids = _recorded(metadata) or (ids[0], _digits(f"prompt:{prompt['id']}", 16))
     operation = str(metadata.get("operation") or "chat")
     read, write = prompt["tokens_cache_read"] or 0, prompt["tokens_cache_write"] or 0
@@ -302,8 +304,7 @@ def _message(role: str, text: str | None) -> str | None:
 
 
 def _tool_span(line: AgentLogRow, ids: tuple[str, str]) -> dict[str, Any]:
-    given = line["details"]
-    details = cast("Mapping[str, Any]", given) if isinstance(given, Mapping) else {}
+    details = _object(line["details"])
     event = _EVENT.fullmatch(line["event_id"] or "")
     span_ids = (event[1], event[2]) if event else (ids[0], _digits(f"log:{line['id']}", 16))
     error = details.get("error")

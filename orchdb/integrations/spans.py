@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid5
 
 from orchdb.errors import ConstraintError, DuplicateError, MissingParentError, OperationError
@@ -68,7 +68,7 @@ class SpanRows:
         self._db = db
         self._lease_seconds = lease_seconds
         self._traces: dict[str, _Trace] = {}
-        self._runs: dict[str, AbstractAsyncContextManager[AgentRun, None]] = {}
+        self._runs: dict[str, AbstractAsyncContextManager[AgentRun]] = {}
 
     async def begin(self, span: Seen) -> None:
         """Take the beginning of a span: that of an agent makes the agent, executing."""
@@ -219,7 +219,7 @@ class SpanRows:
             None if model is None else str(model)[:500],
             metadata,
             response_text=answered(span),
-            **span.tokens(),
+            **cast("Any", span.tokens()),
             cost_usd=None if cost is None else 0.0,
             latency_ms=span.latency_ms,
             completed_at=moment(span.ended or span.started),

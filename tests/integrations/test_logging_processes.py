@@ -37,7 +37,7 @@ def run(code: str, url: str, folder: Path) -> None:
     path = folder / "program.py"
     path.write_text(f"{HEAD}\nif __name__ == '__main__':\n    url = {url!r}\n    configure(url)\n" + code)
     environment = {**os.environ, "PYTHONPATH": str(Path(orchdb.__file__).parents[1])}
-    command = [sys.executable, path]
+    command = [sys.executable, str(path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.stderr == ""
 

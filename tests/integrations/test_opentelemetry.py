@@ -19,8 +19,12 @@ from orchdb.integrations.opentelemetry import OrchdbSpanProcessor, id_of_span
 from tests.conftest import Target
 from tests.support.databases import locked_by_another
 
-AGENT = {"gen_ai.operation.name": "invoke_agent"}
-CHAT = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "test", "gen_ai.request.model": "a-model"}
+AGENT: dict[str, Any] = {"gen_ai.operation.name": "invoke_agent"}
+CHAT: dict[str, Any] = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.provider.name": "test",
+    "gen_ai.request.model": "a-model",
+}
 
 
 @pytest.fixture
@@ -47,7 +51,7 @@ def messages(*given: tuple[str, str]) -> str:
     return json.dumps([{"role": role, "parts": [{"type": "text", "content": text}]} for role, text in given])
 
 
-def usage(given: int, written: int, **more: int) -> dict[str, int]:
+def usage(given: int, written: int, **more: int) -> dict[str, Any]:
     names = {"read": "cache_read.input_tokens", "write": "cache_write.input_tokens"}
     counts = {"gen_ai.usage.input_tokens": given, "gen_ai.usage.output_tokens": written}
     return counts | {f"gen_ai.usage.{names[name]}": count for name, count in more.items()}
@@ -107,8 +111,8 @@ async def test_a_lead_and_its_scout_are_two_agents_with_their_prompts_and_tool_c
     first, last = await db.list_prompts(lead["id"])
     assert (first["prompt_text"], first["prompt_type"], first["response_text"]) == ("What is there?", "command", None)
     assert (last["prompt_text"], last["prompt_type"], last["response_text"]) == ("And?", "followup", "Done")
-    counts = ("tokens_input", "tokens_output", "tokens_cache_read", "tokens_cache_write")
-    assert [first[name] for name in counts] == [20, 5, 10, 20]
+    assert (first["tokens_input"], first["tokens_output"]) == (20, 5)
+    assert (first["tokens_cache_read"], first["tokens_cache_write"]) == (10, 20)
     assert (last["model_used"], last["status"]) == ("a-model", "completed")
     (line,) = await db.get_agent_logs(lead["id"])
     assert (line["log_level"], line["log_type"], line["message"]) == ("INFO", "tool_call", "ask")
@@ -143,7 +147,7 @@ async def test_the_session_is_the_conversation_of_the_group_around(
 
 
 async def test_older_names_say_the_same(db: DatabaseManager, processor: OrchdbSpanProcessor, tracer: Tracer) -> None:
-    older = {
+    older: dict[str, Any] = {
         "gen_ai.operation.name": "chat",
         "gen_ai.system": "test",
         "gen_ai.response.model": "b-model",

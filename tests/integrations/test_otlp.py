@@ -77,7 +77,7 @@ SPANS = (  # as exporters write them: when they end, so children come first
 
 
 async def test_a_file_gives_agents_with_parents_prompts_and_tool_calls(db: DatabaseManager) -> None:
-    lines = [json.dumps(request(*SPANS[:3])), "\n", json.dumps(request(*SPANS[3:])).encode()]
+    lines: list[str | bytes] = [json.dumps(request(*SPANS[:3])), "\n", json.dumps(request(*SPANS[3:])).encode()]
     report = await import_otlp(db, lines)
     assert (report.spans, report.agents, report.prompts, report.tool_calls) == (6, 2, 2, 1)
     assert (report.damaged, report.refused) == (0, 0)
@@ -125,7 +125,7 @@ async def test_a_part_of_a_trace_does_no_harm_and_the_rest_comes_later(db: Datab
 )
 async def test_damaged_lines_are_counted_and_the_others_are_stored(db: DatabaseManager, line: str) -> None:
     report = await import_otlp(db, [line, request(*SPANS)])
-    assert report.damaged == (0 if line == '{"resourceSpans": 7}' else 1)
+    assert report.damaged == 1
     assert len(await db.list_agents()) == 2
 
 
@@ -138,7 +138,7 @@ async def test_spans_that_are_around_each_other_come_to_an_end(db: DatabaseManag
 async def test_what_is_exported_and_imported_elsewhere_is_the_same(db: DatabaseManager) -> None:
     await import_otlp(db, [request(*SPANS)])
     lines = [json.dumps(message) async for message in export_otlp(db, session_id="session-1")]
-    assert [json.loads(line) async for line in _each(lines)]
+    assert len(lines) == 2
     async with DatabaseManager(":memory:") as copy:
         await import_otlp(copy, lines)
         columns = {
@@ -152,26 +152,25 @@ async def test_what_is_exported_and_imported_elsewhere_is_the_same(db: DatabaseM
                 "cost_usd",
                 "status",
             ),
-            "agent_logs": ("agent_id", "message", "event_id"),
+            "agent_logs": ("agent_id", "message", "details"),
         }
-        ours, theirs = [
-            {
-                "agents": await each.list_agents(),
-                "prompts": await each.list_prompts(),
-                "agent_logs": await each.list_recent_agent_logs(),
-            }
-            for each in (db, copy)
-        ]
         for table, names in columns.items():
-            of_ours, of_theirs = (
-                [{name: row.get(name) for name in names} for row in rows[table]] for rows in (ours, theirs)
-            )
-            assert of_ours == of_theirs
+            ours, theirs = [
+                [{name: row[name] for name in names} for row in rows[table]] for rows in await both(db, copy)
+            ]
+            assert ours == theirs
 
 
-async def _each(lines: list[str]) -> Any:
-    for line in lines:
-        yield line
+async def both(*databases: DatabaseManager) -> list[dict[str, list[dict[str, Any]]]]:
+    """What is listed in each of them."""
+    return [
+        {
+            "agents": [{**row} for row in await db.list_agents()],
+            "prompts": [{**row} for row in await db.list_prompts()],
+            "agent_logs": [{**row} for row in await db.list_recent_agent_logs()],
+        }
+        for db in databases
+    ]
 
 
 async def test_agents_that_never_were_spans_get_ids_of_their_own_and_every_field_of_a_span(db: DatabaseManager) -> None:
