@@ -33,11 +33,22 @@ def bind_agent(agent_id: str | None) -> Generator[None]:
 
 
 def bind(agent_id: str | None) -> Token[str | None]:
-    """Bind an agent until ``unbind``."""
+    """Bind an agent until ``unbind``.
+
+    Args:
+        agent_id: The id of the agent; ``None`` for nobody.
+
+    Returns:
+        What ``unbind`` takes.
+    """
     return _AGENT.set(agent_id)
 
 
 def unbind(token: Token[str | None]) -> None:
-    """Bind again what was bound before."""
+    """Bind again what was bound before.
+
+    Args:
+        token: What ``bind`` returned.
+    """
     with suppress(ValueError):  # a block that is closed from elsewhere, such as a generator that is cleared away
         _AGENT.reset(token)

@@ -27,6 +27,8 @@ MODULES: tuple[ModuleType, ...] = (
     *(importlib.import_module(f"orchdb.{name}") for name in ("cursors", "errors", "manager", "models", "rows")),
     *(importlib.import_module(f"orchdb.{name}") for name in ("schema.naive_times", "scaffold.configuration")),
     importlib.import_module("orchdb.scaffold.service"),
+    *(importlib.import_module(f"orchdb.integrations.{name}") for name in ("logging", "opentelemetry", "otlp")),
+    importlib.import_module("orchdb.bound_agent"),
     importlib.import_module("orchdb.operations"),
     *(
         importlib.import_module(f"orchdb.operations.{module.name}")
