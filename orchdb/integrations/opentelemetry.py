@@ -78,7 +78,7 @@ class OrchdbSpanProcessor(SpanProcessor):
             batch=500,
             interval=interval,
             exit_timeout=exit_timeout,
-            options={"pool_size": 2, **options},
+            options={"pool_size": 4, **options},
         )
         self._rows: WeakKeyDictionary[DatabaseManager, SpanRows] = WeakKeyDictionary()
 

@@ -6,7 +6,9 @@ a file is imported that was also recorded live.
 
 from __future__ import annotations
 
-import logging
+import asyncio
+from collections import deque
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -17,11 +19,11 @@ from orchdb.integrations.genai import Seen, answered, asked, moment, parsed
 from orchdb.manager import DatabaseManager
 from orchdb.operations.runs import AgentRun
 
-logger = logging.getLogger("orchdb")
-
 _NAMESPACE = UUID("5b0e6d0e-6f0f-5c8e-9d0a-6f7263686462")
 _MOST_TRACES = 10_000
 """That are remembered while spans of them are open: of some the end never comes."""
+_AT_A_TIME = 8
+"""Traces of which something is written at the same time."""
 NO_AGENT = "no agent"
 """The definition of calls of a model that stand in no agent's span, and say no agent's name."""
 
@@ -251,19 +253,38 @@ class SpanRows:
 
 
 class SpanBatch:
-    """Some beginnings and ends on their way to the database."""
+    """Some beginnings and ends on their way to the database: those of a trace in order, the traces side by side."""
 
-    def __init__(self, rows: SpanRows, spans: list[tuple[bool, Seen]]) -> None:
-        self._rows, self._spans = rows, spans
+    def __init__(self, rows: SpanRows, spans: Iterable[tuple[bool, Seen]]) -> None:
+        self._rows = rows
+        self._traces: dict[str, deque[tuple[bool, Seen]]] = {}
+        for begins, span in spans:
+            self._traces.setdefault(span.trace_id, deque()).append((begins, span))
+        self._refused = 0
 
     async def store(self) -> int:
-        """Write them in order, beginning with the first one that is not written; how many were refused."""
-        refused = 0
-        while self._spans:
-            begins, span = self._spans[0]
+        """Write them, beginning in each trace with the first one that is not written; how many were refused.
+
+        Raises:
+            OrchdbError: The database cannot be written to now; what is not written is kept for the next call.
+        """
+        waiting = [*self._traces.values()]
+
+        async def work() -> None:
+            while waiting:
+                await self._store(waiting.pop())
+
+        done = await asyncio.gather(*(work() for _ in range(_AT_A_TIME)), return_exceptions=True)
+        for failure in done:
+            if failure is not None:
+                raise failure
+        return self._refused
+
+    async def _store(self, spans: deque[tuple[bool, Seen]]) -> None:
+        while spans:
+            begins, span = spans[0]
             try:
                 await (self._rows.begin(span) if begins else self._rows.end(span))
             except ConstraintError:  # logged; an agent that somebody has deleted, for one thing
-                refused += 1
-            del self._spans[0]
-        return refused
+                self._refused += 1
+            spans.popleft()
