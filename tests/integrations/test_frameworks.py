@@ -7,16 +7,21 @@ An orchestrator asks a scout by a tool. The frameworks are no dependencies of or
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from orchdb import AgentRow, DatabaseManager
 from orchdb.integrations.opentelemetry import OrchdbSpanProcessor
+from orchdb.integrations.otlp import export_otlp, import_otlp
 from tests.conftest import Target
+from tests.integrations.test_opentelemetry import run_of_two
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 _PROVIDER = TracerProvider(shutdown_on_exit=False)
@@ -181,3 +186,25 @@ async def test_openai_agents(watched: Watched) -> None:
     assert (line["message"], line["details"]["arguments"]) == ("ask_scout", {"question": "a"})
     # Calls of a model are the spans of the client of the model's provider, which a scripted model does not have.
     assert await watched.db.list_prompts() == []
+
+
+async def test_a_file_of_an_exporter_is_taken_and_what_is_exported_is_what_a_receiver_reads(
+    db: DatabaseManager, tmp_path: Path
+) -> None:
+    exporter = pytest.importorskip("opentelemetry.exporter.otlp.json.file")
+    messages = pytest.importorskip("opentelemetry.proto_json.collector.trace.v1.trace_service")
+    path = tmp_path / "traces.jsonl"
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter.FileSpanExporter(path)))
+    run_of_two(provider.get_tracer("test"))
+    provider.shutdown()
+    with path.open(encoding="utf-8") as file:
+        report = await import_otlp(db, file)
+    assert (report.agents, report.prompts, report.tool_calls, report.damaged) == (2, 3, 1, 0)
+    lead, scout = (await db.list_agents("session-1"))[::-1]
+    assert scout["parent_agent_id"] == lead["id"]
+    spans = 0
+    async for message in export_otlp(db):
+        read = messages.ExportTraceServiceRequest.from_json(json.dumps(message))
+        spans += sum(len(scope.spans) for resource in read.resource_spans for scope in resource.scope_spans)
+    assert spans == 6
