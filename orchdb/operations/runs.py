@@ -13,18 +13,19 @@ from typing import Any
 from uuid import UUID
 
 from orchdb.blocks import in_a_generator
+from orchdb.bound_agent import bind, unbind
 from orchdb.concurrency import shielded
 from orchdb.database import Database
 from orchdb.errors import ConnectionLostError, InvalidValueError, MissingParentError, OrchdbError
 from orchdb.executor import failures_reported
 from orchdb.operations import Operations
+from orchdb.operations.creation import new_row_id, time_of_creation
 from orchdb.operations.leases import Lease, Leases
 from orchdb.operations.reaping import reaped
 from orchdb.operations.run_ends import End, end_by
 from orchdb.operations.table_statements import TableStatements
-from orchdb.rows import JsonObject, JsonValue, LogLevel, PromptStatus
+from orchdb.rows import JsonObject, JsonValue, LogLevel, PromptStatus, Time
 from orchdb.schema.tables import agents
-from orchdb.schema.values import new_id, now
 from orchdb.statements import Statement
 
 logger = logging.getLogger("orchdb")
@@ -160,10 +161,11 @@ class _Block(AbstractAsyncContextManager[AgentRun, None]):
     async def __aenter__(self) -> AgentRun:
         with failures_reported("agent_run", agents.name):
             seconds = _checked_seconds(self._seconds)
-        moment = now()
+            row_id = new_row_id("agent_run", agents.name, self._values["id"])
+            moment = time_of_creation("agent_run", agents.name, self._values["created_at"])
         values: dict[str, Any] = {
             **self._values,
-            "id": new_id(),
+            "id": row_id,
             "orchestrator_agent_id": None,
             "status": "executing",
             "started_at": moment,
@@ -182,6 +184,7 @@ class _Block(AbstractAsyncContextManager[AgentRun, None]):
                 self._leases.in_background(self._taken_back(creating, values["id"]))
             raise
         self._run = AgentRun(self._operations, values["id"], self._lease)
+        self._bound = bind(self._run.id)
         return self._run
 
     async def _definition_id(self) -> str:
@@ -219,6 +222,7 @@ class _Block(AbstractAsyncContextManager[AgentRun, None]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        unbind(self._bound)
         if not _in_a_loop():  # it has ended without the block, which Python now clears away
             logger.error("agent_run on agents: no event loop is running any more, in which its end could be written")
             return
@@ -252,6 +256,8 @@ class RunOperations(Operations):
         config: JsonObject | str | None = None,
         metadata: JsonObject | None = None,
         lease_seconds: float = 60,
+        id: str | UUID | None = None,
+        created_at: Time | None = None,
     ) -> AbstractAsyncContextManager[AgentRun]:
         """Open a block that is the run of an agent: executing while it is open, and ended with it, however it ends.
 
@@ -263,6 +269,9 @@ class RunOperations(Operations):
         While it is open the run holds a lease, which the manager renews each third of it, all of its runs with one
         statement. If the process dies, ``reap_agents`` ends the agent once the lease has run out. So it also does for a
         program that leaves its event loop no time for as long as that: a run that comes back is told so.
+
+        Inside the block the agent is bound, as by ``bind_agent``: where a ``DatabaseHandler`` takes the records of
+        ``logging``, those of the block become lines of the agent.
 
         An end that cannot be written, because the database is locked or away, is tried again until it can be, or until
         the manager is closed. ``close()`` fails the runs that are still open. A run is no transaction: what is done in
@@ -277,12 +286,15 @@ class RunOperations(Operations):
             config: A JSON object, as a mapping or as text.
             metadata: A JSON object, as a mapping.
             lease_seconds: How long the agent counts as alive when nothing is heard from its process: from 1.
+            id: Its id: any UUID. By default a new one, which sorts in the order of creation.
+            created_at: When it was created and began, as text or a ``datetime``. By default now.
 
         Returns:
             A context manager for ``async with``, which gives an ``AgentRun``.
 
         Raises:
             MissingParentError: The definition or the parent agent does not exist.
+            DuplicateError: An agent has this id.
             InvalidValueError: A value does not fit its column, or ``lease_seconds`` is no number from 1.
             OperationError: At the end of the block: the run was reaped, and has the end that it got; or its end cannot
                 be written now. Also at the beginning, inside ``db.transaction()``. If the block itself raised, that is
@@ -295,6 +307,8 @@ class RunOperations(Operations):
             "context": context,
             "config": config,
             "metadata": metadata,
+            "id": id,
+            "created_at": created_at,
         }
         return _Block(self, self._executor, self._leases, name_or_id, lease_seconds, values)
 

@@ -34,6 +34,8 @@ MODULES: tuple[ModuleType, ...] = (
     importlib.import_module("orchdb.scaffold.service"),
     *(importlib.import_module(f"orchdb.transcripts.{name}") for name in ("files", "importing", "report")),
     importlib.import_module("orchdb.integrations.claude_agent_sdk"),
+    *(importlib.import_module(f"orchdb.integrations.{name}") for name in ("logging", "opentelemetry", "otlp")),
+    importlib.import_module("orchdb.bound_agent"),
     importlib.import_module("orchdb.operations"),
     *(
         importlib.import_module(f"orchdb.operations.{module.name}")

@@ -27,7 +27,7 @@ LAYERS = (
     ("statements", "own_statements", "models", "cursors", "scaffold", "tables"),
     ("schema",),
     ("concurrency", "driver_errors", "location"),
-    ("clocks", "raising"),
+    ("clocks", "raising", "bound_agent"),
     ("rows", "errors", "prices"),
 )
 """From the highest to the lowest: a package, or a module beside them."""
