@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
 from typing import Any
@@ -128,8 +127,3 @@ def size(number: int) -> str:
             return f"{amount:,.0f} {unit}" if unit == "bytes" else f"{amount:,.1f} {unit}"
         amount /= 1024
     return f"{amount:,.1f} TiB"
-
-
-def width(text: str) -> int:
-    """How many columns of a terminal the text takes, near enough."""
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
