@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from orchdb.cli import options
 from orchdb.cli.output import Output
 from orchdb.location import resolve
 from orchdb.manager import DatabaseManager
@@ -36,9 +37,7 @@ def run_import(
             show_default=False,
         ),
     ] = None,
-    db: Annotated[
-        str | None, typer.Option("--db", metavar="PATH_OR_URL", help="Where to store it.", show_default=False)
-    ] = None,
+    db: options.Db = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing, only say what would be new.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Go on: follow the files as they grow, until Ctrl-C.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write the report as one JSON object a line.")] = False,
@@ -46,7 +45,7 @@ def run_import(
         bool, typer.Option("--no-content", help="Leave out prompts, answers and what tools were given and gave.")
     ] = False,
 ) -> None:
-    """Import recorded runs of Claude Code, Codex and SWE-agent; again and again, each row comes in once.
+    """Import recorded runs of Claude Code, Codex and SWE-agent, each row once.
 
     Examples: orchdb import --dry-run · orchdb import claude --no-content · orchdb import runs/ --db runs.db
     """

@@ -11,8 +11,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
 from typing import Any, cast
+
+from orchdb.prices import cost_of, price_list
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "operation": ("gen_ai.operation.name",),
@@ -154,9 +155,8 @@ class Seen:
         if not model or tokens["tokens_input"] is None:
             return None, None
         try:
-            prices: Any = import_module("orchdb.prices")
-            at = moment(self.started)
-            return float(prices.cost_of(str(model), {k: v or 0 for k, v in tokens.items()}, at=at)), prices.price_list()
+            counts = {name: count or 0 for name, count in tokens.items()}
+            return cost_of(str(model), counts, at=moment(self.started)), price_list()
         except (ImportError, LookupError):  # without the extra, or a model that is in no list: nothing is guessed
             return None, None
 

@@ -40,7 +40,8 @@ def test_no_block_of_code_is_passed_over_because_of_how_it_begins() -> None:
 
 
 def test_hardly_any_block_is_not_run() -> None:
-    assert sum(block.reason is not None for page in pages() for block in page.blocks) <= 2
+    reasons = [block.reason for page in pages() for block in page.blocks if block.reason is not None]
+    assert len([reason for reason in reasons if not reason.endswith("a test has this program")]) <= 2
 
 
 @pytest.mark.parametrize(

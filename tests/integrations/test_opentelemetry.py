@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -207,7 +205,10 @@ async def test_what_went_wrong_is_told(db: DatabaseManager, processor: OrchdbSpa
 async def test_a_reported_cost_is_the_prompts_and_its_agents_and_an_unknown_one_is_none(
     db: DatabaseManager, processor: OrchdbSpanProcessor, tracer: Tracer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "orchdb.prices", None)  # as without the extra
+    def without_the_extra(*_: object, **__: object) -> float:
+        raise ImportError
+
+    monkeypatch.setattr("orchdb.integrations.genai.cost_of", without_the_extra)
     with tracer.start_as_current_span("invoke_agent lead"):
         for cost in ({"operation.cost": 0.25}, {"gen_ai.usage.cost.amount": 0.5}, {}):
             with tracer.start_as_current_span("chat", attributes={**CHAT, **usage(1, 1), **cost}):
@@ -225,9 +226,8 @@ async def test_without_a_reported_cost_the_list_of_prices_is_asked(
             raise LookupError(model)
         return counts["tokens_input"] + counts["tokens_cache_read"] / 10
 
-    prices: Any = ModuleType("orchdb.prices")
-    prices.cost_of, prices.price_list = cost_of, lambda: "a list 1"
-    monkeypatch.setitem(sys.modules, "orchdb.prices", prices)
+    monkeypatch.setattr("orchdb.integrations.genai.cost_of", cost_of)
+    monkeypatch.setattr("orchdb.integrations.genai.price_list", lambda: "a list 1")
     for model in ("a-model", "unknown"):
         given = {**CHAT, "gen_ai.request.model": model, **usage(30, 1, read=20)}
         with tracer.start_as_current_span("chat", attributes=given):

@@ -41,7 +41,7 @@ _ADDRESSES = (
 )
 _PART = re.compile(
     r"^<!-- run\n(?P<hidden>.*?)^-->$"
-    r"|(?:^<!-- not run: (?P<reason>.+) -->\n)?^```python\n(?P<shown>.*?)^```$",
+    r"|(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?^```python\n(?P<shown>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
 _ON = re.compile(r"^<!-- engines: ([a-z ]+) -->$", re.MULTILINE)
