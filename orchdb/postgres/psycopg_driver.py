@@ -13,7 +13,7 @@ from collections.abc import Generator, Sequence
 from time import perf_counter
 from typing import Any
 
-from psycopg import AsyncConnection, Error, generators
+from psycopg import AsyncConnection, Error, OperationalError, generators
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from psycopg.waiting import wait_async
@@ -119,7 +119,7 @@ class PsycopgConnection(DriverConnection):
                 if reserved is not None:
                     await _copy(cursor, table, columns, parameters, reserved)
                     return reserved
-        await cursor.executemany(compiled.sql, parameters, returning=compiled.returns_rows)
+        await self._execute_many(cursor, compiled, parameters)
         if not compiled.returns_rows:
             check_count(cursor.rowcount, len(parameters))
             return []
@@ -130,6 +130,21 @@ class PsycopgConnection(DriverConnection):
             more = cursor.nextset()
         check_count(len(numbers), len(parameters))
         return numbers
+
+    async def _execute_many(self, cursor: Any, compiled: CompiledStatement, parameters: Sequence[Parameters]) -> None:
+        """Run the statement for each row, as a pipeline; what does not come out of it again cannot be used any more."""
+        try:
+            await cursor.executemany(compiled.sql, parameters, returning=compiled.returns_rows)
+        except BaseException as error:
+            if self.driver.pgconn.pipeline_status:
+                self.driver.pgconn.finish()
+            if not isinstance(error, AssertionError):
+                raise
+        else:
+            return
+        # Psycopg asserts what answers come in which order. Whether the server has run it nobody knows.
+        self.driver.pgconn.finish()
+        raise OperationalError("the connection to the server was lost")
 
     async def _reserve(self, table: str, count: int, *, numbered: bool) -> list[int] | None:
         if numbered:

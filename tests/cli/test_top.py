@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
+from io import StringIO
+from pathlib import Path
 
+from rich.console import Console
 from sqlalchemy import update
 
 from orchdb import DatabaseManager
+from orchdb.cli.board import Board
+from orchdb.cli.view import View
 from orchdb.inspection.board import BoardRow
 from orchdb.schema.tables import leases
 from tests.cli.conftest import Recorded
@@ -64,3 +69,48 @@ def test_ctrl_c_ends_the_board_without_a_word(recorded_file: Recorded) -> None:
     assert shown.code in (0, 130)
     assert "Traceback" not in shown.text
     assert "\x1b[?1049l" in shown.text
+
+
+async def test_the_choice_stays_with_its_agent_while_others_come_and_end(tmp_path: Path) -> None:
+    path = tmp_path / "orchestrator.db"
+    async with DatabaseManager(path) as db:
+        definition = await db.get_or_create_orchestrator_agent("scout")
+        first, second = [await db.create_agent(definition, "now", status="executing") for _ in range(2)]
+        board = Board(View.of(str(path), False, False, True, True))
+        board.press(b"\r")
+        await board.look(db, None, 300)
+        assert (board.open, board.chosen) == (False, board.rows[0]["id"])
+        chosen = board.rows[1]["id"]
+        board.press(b"j")
+        board.press(b"\x1b[B")
+        assert board.chosen == chosen, "below the last there is nothing"
+        third = await db.create_agent(definition, "now", status="executing")
+        await board.look(db, None, 300)
+        assert (board.chosen, {row["id"] for row in board.rows}) == (chosen, {first, second, third})
+        assert _drawn(board).count("scout") == 3
+        await db.create_agent_log(chosen, "INFO", "milestone", "a line of \x1b[31mits log")
+        board.press(b"\n")
+        await board.look(db, None, 300)
+        assert chosen in _drawn(board)
+        assert "its log" in _drawn(board)
+        assert "\x1b[31mits" not in _drawn(board)
+        board.press(b"\x7f")
+        await db.update_agent(chosen, status="completed")
+        await board.look(db, None, 300)
+        assert board.chosen == board.rows[0]["id"], "who has ended cannot be chosen"
+        for agent in (first, second, third):
+            await db.update_agent(agent, status="completed")
+        await board.look(db, None, 300)
+    assert "Nobody is at work." in _drawn(board)
+    board.press(b"x")
+    assert not board.ended
+    board.press(b"q")
+    assert board.ended
+
+
+def _drawn(board: Board) -> str:
+    console = Console(width=120, height=20, file=StringIO())
+    console.print(board.draw())
+    file = console.file
+    assert isinstance(file, StringIO)
+    return file.getvalue()

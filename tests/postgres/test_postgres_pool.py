@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
+from psycopg import AsyncCursor
 from sqlalchemy import URL, make_url, text
 
-from orchdb import ConnectionLostError, DatabaseManager, MissingParentError, OperationError
+from orchdb import ConnectionLostError, DatabaseManager, MissingParentError, NewAgentLog, OperationError
 from tests.support.databases import NO_ROW
 
 DRIVERS = ("asyncpg", "psycopg")
@@ -233,3 +235,29 @@ async def test_columns_that_another_program_adds_do_not_break_open_connections(u
         assert await db.get_agent(agent) is not None
         assert [row["message"] for row in await db.get_agent_logs(agent)] == ["x"]
         assert await db.list_agents()
+
+
+async def test_a_pipeline_whose_answers_are_in_disorder_costs_its_connection_and_nothing_else(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken: list[bool] = []
+    original = AsyncCursor._executemany_gen_pipeline  # pyright: ignore[reportPrivateUsage]
+
+    def once(self: Any, *arguments: Any) -> Any:
+        if broken:
+            yield from original(self, *arguments)
+        else:
+            broken.append(True)
+            raise AssertionError
+            yield
+
+    async with DatabaseManager(make_url(postgres_url).set(drivername="postgresql+psycopg")) as db:
+        agent = await new_agent(db)
+        monkeypatch.setattr(AsyncCursor, "_executemany_gen_pipeline", once)
+        lines: list[NewAgentLog] = [
+            {"agent_id": agent, "log_level": "INFO", "log_type": "error", "message": f"{number}"} for number in range(3)
+        ]
+        with pytest.raises(ConnectionLostError):
+            await db.create_agent_logs(lines)
+        assert len(await db.create_agent_logs(lines)) == 3
+        assert [row["message"] for row in await db.get_agent_logs(agent)] == ["0", "1", "2"]
