@@ -54,7 +54,8 @@ class TailOperations(TableOperations):
 
         A line comes when no earlier one can appear any more: on Postgres it waits for the transactions that were
         already writing to the table. They come by id; any gap between two ids is crossed at once. Nothing is held
-        between two looks.
+        between two looks. A list that is asked for after this call is read when the tail has begun: a line that is in
+        neither there is not.
 
         A filter takes one value, or several of which one must fit; of none, no line has one.
 

@@ -162,7 +162,14 @@ class PostgresBackend(Backend):
 
     # Not async themselves: on the path of every operation each coroutine more would cost.
     def read(self, compiled: CompiledStatement, parameters: Parameters) -> Awaitable[StatementResult]:
+        if self._own_beginnings:
+            return self._read_behind(compiled, parameters)
         return self._single(self._read_pool, compiled, parameters, reads=True)
+
+    async def _read_behind(self, compiled: CompiledStatement, parameters: Parameters) -> StatementResult:
+        """Read when every tail that was called before has begun: what comes after this list is in the tail."""
+        await asyncio.wait([*self._own_beginnings])
+        return await self._single(self._read_pool, compiled, parameters, reads=True)
 
     def read_newest(self, compiled: CompiledStatement, parameters: Parameters) -> Awaitable[StatementResult]:
         return self._single(self._pool, compiled, parameters, reads=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from typing import Any, cast
 
+import psycopg
 import pytest
 from sqlalchemy import Table
 
@@ -77,6 +78,26 @@ async def test_a_write_that_is_cancelled_while_a_tail_begins_is_undone(
         begins.set()
         await asyncio.gather(*tasks[3:])
         assert len(await taken(lines, 19)) == len(await db.get_system_logs()) == 19
+
+
+@pytest.mark.parametrize("engine", ["asyncpg", "psycopg"])
+async def test_what_another_program_commits_after_a_list_is_in_a_tail_that_was_called_before_it(
+    postgres_url: str, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = PostgresBackend._begin_on
+
+    async def late(*arguments: Any) -> HighWatermark:
+        await asyncio.sleep(0.3)
+        return await begin(*arguments)
+
+    monkeypatch.setattr(PostgresBackend, "_begin_on", late)
+    async with DatabaseManager(postgres_url.replace("postgresql:", f"postgresql+{engine}:")) as db:
+        lines = db.tail_system_logs()
+        assert await db.list_recent_system_logs(10) == []
+        with psycopg.connect(postgres_url, autocommit=True) as other:
+            other.execute("INSERT INTO system_logs (log_level, component, message) VALUES ('INFO', 'x', 'later')")
+        assert (await asyncio.wait_for(anext(lines), 10))["message"] == "later"
+        await cast("AsyncGenerator[Any]", lines).aclose()
 
 
 async def test_a_tail_that_nobody_iterates_over_leaves_nothing(target: Target) -> None:
