@@ -137,7 +137,7 @@ def run_reading(work: Coroutine[Any, Any, Result]) -> Result:
     """Run what only reads: Ctrl-C ends it at once, whatever a driver is waiting for."""
 
     async def run() -> Result:
-        with contextlib.suppress(NotImplementedError, RuntimeError):  # not on Windows, not beside the main thread
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # on Windows, beside the main thread
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _end)
         return await work
 

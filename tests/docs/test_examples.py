@@ -241,6 +241,7 @@ async def test_a_difference_is_found_whatever_it_is(tmp_path: Path, table: str, 
 
 
 def test_a_session_of_the_claude_agent_sdk_is_stored_and_read_back(tmp_path: Path) -> None:
+    pytest.importorskip("claude_agent_sdk")
     for _ in range(2):
         done = run_example("claude_agent_session.py", tmp_path / "sessions.db", folder=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +83,7 @@ async def test_money_is_exact_where_floats_are_not(db: DatabaseManager, agent_id
     await asked(db, agent_id, 1e-9)
     (total,) = await db.usage(())
     assert total["cost_usd"] == 3.000000001
-    assert sum([0.1] * 30) != 3.0
+    assert reduce(add, [0.1] * 30) != 3.0
 
 
 async def test_what_an_agent_carries_beyond_its_prompts_is_unattributed_and_has_no_model(
