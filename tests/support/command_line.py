@@ -94,7 +94,9 @@ def in_terminal(
     """
     terminal, inside = pty.openpty()
     ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    # In dev mode the event loop tells on the same terminal what took long.
+    left_out = ("COLUMNS", "LINES", "NO_COLOR", "PYTHONDEVMODE")
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
     environment |= {"PYTHONPATH": _PACKAGE, "TERM": "xterm-256color", **variables}
     command = [sys.executable, "-W", "error", "-c", _IN_ITS_TERMINAL, *arguments]
     child = subprocess.Popen(
