@@ -15,7 +15,6 @@ from orchdb.manager import DatabaseManager, Transaction
 from orchdb.rows import PromptRow, PromptStatus, Time
 
 _AT_A_TIME = 500
-_NANO = 1_000_000_000
 _TOKENS = ("tokens_input", "tokens_output", "tokens_cache_read", "tokens_cache_write")
 _PARTS = ("tokens_cache_write_1h", "web_searches")
 """What has a price of its own and no column: it stands in the metadata."""
@@ -139,13 +138,13 @@ async def _apply(tx: Transaction, agent_id: str, repriced: Iterable[Repriced], p
         await tx.update_prompt(one["id"], cost_usd=one["new_usd"], metadata={**metadata, "price_list": price_list})
         changed += 1
         if one["old_usd"] is None:
-            new += _nanos(one["new_usd"])
+            new += prices.nanos(one["new_usd"])
         else:
-            moved += _nanos(one["new_usd"]) - _nanos(one["old_usd"])
+            moved += prices.nanos(one["new_usd"]) - prices.nanos(one["old_usd"])
     # Only an agent that counts its prompts: one that was copied from elsewhere may have a cost of 0.
-    if _nanos(own["cost_usd"] or 0.0) >= _nanos(before["cost_usd"]):
-        beyond = _nanos(before["unattributed_usd"])
-        await tx.add_agent_cost(agent_id, (moved + new - min(beyond, max(new, 0))) / _NANO)
+    if prices.nanos(own["cost_usd"] or 0.0) >= prices.nanos(before["cost_usd"]):
+        beyond = prices.nanos(before["unattributed_usd"])
+        await tx.add_agent_cost(agent_id, (moved + new - min(beyond, max(new, 0))) / prices.NANO)
     return changed
 
 
@@ -187,7 +186,3 @@ def _usage(prompt: PromptRow) -> dict[str, int]:
         known = cast("dict[str, Any]", metadata)
         counts |= {name: known[name] for name in _PARTS if type(known.get(name)) is int and known[name] > 0}
     return counts
-
-
-def _nanos(usd: float) -> int:
-    return round(usd * _NANO)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from orchdb.prices import NANO, nanos
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-_NANO = 1_000_000_000
 _PLACES = (2, 4, 6, 9)
 _WIDTH = 12
 _PARTS = " ▏▎▍▌▋▊▉█"
@@ -18,16 +19,11 @@ _SUMS = (
 _MONEY = ("cost_usd", "unattributed_usd")
 
 
-def nanos(usd: float) -> int:
-    """The nano-dollars of a cost, which are whole."""
-    return round(usd * _NANO)
-
-
 def summed(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The sum of rows of usage."""
     rows = list(rows)
     total: dict[str, Any] = {name: sum(row[name] for row in rows) for name in _SUMS}
-    return total | {name: sum(nanos(row[name]) for row in rows) / _NANO for name in _MONEY}
+    return total | {name: sum(nanos(row[name]) for row in rows) / NANO for name in _MONEY}
 
 
 def digits(rows: Sequence[Mapping[str, Any]]) -> int:
@@ -39,7 +35,7 @@ def digits(rows: Sequence[Mapping[str, Any]]) -> int:
 def dollars(usd: float, places: int) -> str:
     """A cost with so many digits behind the point."""
     amount = nanos(usd)
-    whole, rest = divmod(abs(amount), _NANO)
+    whole, rest = divmod(abs(amount), NANO)
     return f"{'-' if amount < 0 else ''}${whole:,}.{f'{rest:09}'[:places]}"
 
 

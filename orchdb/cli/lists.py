@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,9 +12,6 @@ from orchdb.cli import options
 from orchdb.cli.columns import AGENTS, PROMPTS, SESSIONS
 from orchdb.cli.running import reading, run_reading
 from orchdb.cli.view import View
-
-if TYPE_CHECKING:
-    pass
 
 
 def sessions(

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchdb.cli import options
-from orchdb.cli.amounts import digits, dollars, nanos
+from orchdb.cli.amounts import digits, dollars
 from orchdb.cli.running import REFUSED, fail, reading, tell
 from orchdb.cli.view import Column, View
+from orchdb.prices import NANO, nanos
 
 if TYPE_CHECKING:
     from orchdb.repricing import Repriced, Repricing
@@ -100,7 +101,7 @@ def _show(view: View, found: Repricing) -> None:
 def _sum(name: str, prompts: Sequence[Repriced]) -> dict[str, Any]:
     old = sum(nanos(prompt["old_usd"] or 0.0) for prompt in prompts)
     new = sum(nanos(prompt["new_usd"]) for prompt in prompts)
-    return {"model": name, "prompts": len(prompts), "old_usd": old / 1e9, "new_usd": new / 1e9}
+    return {"model": name, "prompts": len(prompts), "old_usd": old / NANO, "new_usd": new / NANO}
 
 
 def _line(row: Mapping[str, Any], places: int) -> dict[str, Any]:

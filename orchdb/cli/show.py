@@ -84,7 +84,6 @@ def show(
 
 
 async def _short(manager: Any, view: View, record: Record) -> dict[str, str]:
-
     found = await view.short(manager, record["agents"], "id")
     return found | await view.short(manager, record["prompts"], "id")
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchdb.cli import options
-from orchdb.cli.amounts import bar, compact, digits, dollars, nanos, summed
+from orchdb.cli.amounts import bar, compact, digits, dollars, summed
 from orchdb.cli.running import FINDING, fail, reading, run_reading
 from orchdb.cli.view import Column, View
+from orchdb.prices import nanos
 
 if TYPE_CHECKING:
     from orchdb.operations.usage_rows import AgentNode

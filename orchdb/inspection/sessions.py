@@ -48,25 +48,11 @@ class SessionRow(TypedDict):
     last_at: str
 
 
-class Spent(TypedDict):
-    """What a session has asked and spent, as in ``SessionRow``."""
-
-    prompts: int
-    tokens_input: int
-    tokens_output: int
-    tokens_cache_read: int
-    tokens_cache_write: int
-    cost_usd: float
-
-
-_NOTHING: Spent = {
-    "prompts": 0,
-    "tokens_input": 0,
-    "tokens_output": 0,
-    "tokens_cache_read": 0,
-    "tokens_cache_write": 0,
+_NOTHING: Mapping[str, Any] = {
+    **dict.fromkeys(("prompts", "tokens_input", "tokens_output", "tokens_cache_read", "tokens_cache_write"), 0),
     "cost_usd": 0.0,
 }
+"""What a session has used of which ``usage`` says nothing: it has neither a prompt nor a cost."""
 
 
 async def list_sessions(
@@ -100,9 +86,9 @@ async def list_sessions(
     page = page.order_by(newest.desc(), agents.c.session_id).limit(limit)
     names = [str(name) for (name,) in await db.conn.execute(page)]
     found = await _agents_of(db, names)
-    spent = await _spent(db, names)
+    spent: dict[Any, Any] = {row.get("session"): row for row in await db.usage("session", session_id=names)}
     # One that has ended to exist between the two queries is left out.
-    rows = [{**found[name], **spent.get(name, _NOTHING)} for name in names if name in found]
+    rows = [{**_NOTHING, **spent.get(name, {}), **found[name]} for name in names if name in found]
     return [cast(SessionRow, {key: row[key] for key in SessionRow.__annotations__}) for row in rows]
 
 
@@ -127,34 +113,6 @@ async def _agents_of(db: DatabaseManager, names: Sequence[str]) -> dict[str, Map
         type_coerce(func.max(each.c.at), Timestamp()).label("last_at"),
     ).group_by(each.c.session_id)
     return {row["session_id"]: dict(row) for row in (await db.conn.execute(statement)).mappings()}
-
-
-async def _spent(db: DatabaseManager, names: Sequence[str]) -> dict[str, Spent]:
-    """What each session has asked and spent."""
-    sums = {
-        name: func.coalesce(func.sum(prompts.c[name]), 0)
-        for name in ("tokens_input", "tokens_output", "tokens_cache_read", "tokens_cache_write", "cost_usd")
-    }
-    each = (
-        select(
-            agents.c.session_id,
-            func.coalesce(agents.c.cost_usd, 0).label("carried"),
-            func.count(prompts.c.id).label("prompts"),
-            *(added.label(name) for name, added in sums.items()),
-        )
-        .select_from(agents.outerjoin(prompts, (prompts.c.agent_id == agents.c.id) & prompts.c.deleted_at.is_(None)))
-        .where(agents.c.session_id.in_(names), _LIVING)
-        .group_by(agents.c.id, agents.c.session_id, agents.c.cost_usd)
-        .subquery()
-    )
-    cost = func.sum(case((each.c.carried > each.c.cost_usd, each.c.carried), else_=each.c.cost_usd))
-    counts = [func.sum(each.c[name]).label(name) for name in _NOTHING if name != "cost_usd"]
-    statement = select(each.c.session_id, *counts, cost.label("cost_usd")).group_by(each.c.session_id)
-    spent: dict[str, Spent] = {}
-    for row in (await db.conn.execute(statement)).mappings():
-        numbers = {name: int(row[name]) for name in _NOTHING if name != "cost_usd"}
-        spent[row["session_id"]] = cast(Spent, numbers | {"cost_usd": round(float(row["cost_usd"]), 9)})
-    return spent
 
 
 def _number_with(condition: ColumnElement[bool]) -> ColumnElement[int]:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from orchdb.operations.usage_rows import UsageRow
 from orchdb.operations.usage_statements import TIME_KEYS, TOKENS
+from orchdb.prices import NANO
 
 PERCENTILES = (50, 90, 95, 99)
 _ADDED = ("prompts", "failed", "priced", *TOKENS, "latencies", "latency_sum", "nanos", "unattributed")
@@ -22,7 +23,6 @@ OF_TREES = "sum_"
 _numbers = {prefix: itemgetter(*(prefix + name for name in _ADDED)) for prefix in ("", OF_TREES)}
 _others = {prefix: itemgetter(*(prefix + name for name in _REST)) for prefix in ("", OF_TREES)}
 _STRETCH = re.compile(r"(\d{4}-\d\d-\d\d)(?:T(\d\d)(?::(?:([0-3])|(\d\d):\d\d\.\d{6}))?)?", re.ASCII)
-NANO = 1_000_000_000
 
 
 class Totals:

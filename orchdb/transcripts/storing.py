@@ -23,6 +23,8 @@ from orchdb import (
     OrchdbError,
     Transaction,
 )
+from orchdb.driver_errors import CONFLICTS
+from orchdb.prices import NANO, nanos
 from orchdb.tables import agent_logs, agents, prompts
 from orchdb.transcripts.claude_rows import dictionary, storable
 from orchdb.transcripts.counting import Counting, joined
@@ -33,7 +35,6 @@ from orchdb.transcripts.report import ImportReport
 
 PLACES = "import"
 """Where in an agent's metadata it stands how far its files were read."""
-_AGAIN = ("40P01", "40001")
 _TRIES = 5
 _KEYS = 400
 _T = TypeVar("_T")
@@ -154,7 +155,7 @@ async def in_transaction(db: DatabaseManager, work: Callable[[Transaction], Awai
         except DBAPIError as error:  # of our own statements, in SQLAlchemy's words; those of the driver are not told on
             code = getattr(error.orig, "sqlstate", None)
             failure = OperationError("a statement of the import failed", operation="import", code=code)
-        if failure.code not in _AGAIN or tries == _TRIES - 1:
+        if failure.code not in CONFLICTS or tries == _TRIES - 1:
             raise failure
     raise AssertionError("unreachable")
 
@@ -253,10 +254,10 @@ class Application:
                 continue
             cost = row.get("cost_usd")
             self._counting.add(response, cost)
-            costs[row["agent_id"]] = costs.get(row["agent_id"], 0) + round((cost or 0.0) * 1e9)
+            costs[row["agent_id"]] = costs.get(row["agent_id"], 0) + nanos(cost or 0.0)
         for agent, cost in sorted(costs.items()):
             if cost:
-                await self._tx.add_agent_cost(agent, cost / 1e9)
+                await self._tx.add_agent_cost(agent, cost / NANO)
 
     async def _stored(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         found: dict[str, Mapping[str, Any]] = {}

@@ -9,13 +9,14 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fcntl import ioctl
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from typer.testing import CliRunner, Result
 
@@ -52,7 +53,21 @@ def process(*arguments: str, variables: Mapping[str, str] = MappingProxyType({})
     """``orchdb`` as a process of its own, as ``subprocess.Popen``."""
     command = [sys.executable, "-W", "error", "-m", "orchdb", *arguments]
     environment = {**os.environ, "PYTHONPATH": _PACKAGE, **variables}
-    return subprocess.Popen(command, env=environment, **options)
+    return _Bounded(command, env=environment, **options)
+
+
+class _Bounded(subprocess.Popen[bytes]):
+    """A process that is killed after a while: who waits for its line would else wait for ever."""
+
+    def __enter__(self) -> Self:
+        self._timer = threading.Timer(TIMEOUT, self.kill)
+        self._timer.start()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._timer.cancel()
+        self._timer.join()
 
 
 # Forking in a process with threads is deprecated, so the child itself makes the terminal the one that Ctrl-C is for.

@@ -32,7 +32,7 @@ class Codex:
         self._hour = hour
         self._second = 0
         self.rows: list[dict[str, Any]] = []
-        self.row("session_meta", id=thread, cwd="/work/repo", cli_version="0.104.0", source="cli", **meta)
+        self.row("session_meta", id=thread, cwd="/srv/repo", cli_version="0.104.0", source="cli", **meta)
         self.row("turn_context", model=MODEL, turn_id="t")
 
     def row(self, kind: str, **payload: Any) -> Codex:
