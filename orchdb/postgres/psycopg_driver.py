@@ -13,7 +13,7 @@ from collections.abc import Generator, Sequence
 from time import perf_counter
 from typing import Any
 
-from psycopg import AsyncConnection, Error, OperationalError, generators
+from psycopg import AsyncConnection, Error, generators
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from psycopg.waiting import wait_async
@@ -135,16 +135,10 @@ class PsycopgConnection(DriverConnection):
         """Run the statement for each row, as a pipeline; what does not come out of it again cannot be used any more."""
         try:
             await cursor.executemany(compiled.sql, parameters, returning=compiled.returns_rows)
-        except BaseException as error:
+        except BaseException:
             if self.driver.pgconn.pipeline_status:
                 self.driver.pgconn.finish()
-            if not isinstance(error, AssertionError):
-                raise
-        else:
-            return
-        # Psycopg asserts what answers come in which order. Whether the server has run it nobody knows.
-        self.driver.pgconn.finish()
-        raise OperationalError("the connection to the server was lost")
+            raise
 
     async def _reserve(self, table: str, count: int, *, numbered: bool) -> list[int] | None:
         if numbered:
@@ -183,11 +177,17 @@ class CancellingConnection(AsyncConnection[Any]):
 
     async def wait(self, gen: PQGen[Any], interval: float = 0.1, *limit: Any, **limits: Any) -> Any:
         """Run what waits for the server, as psycopg does."""
+        pipeline = self._pipeline
+        level = pipeline.level if pipeline else 0
         try:
             return await wait_async(gen, self.pgconn.socket, interval, *limit, **limits)
         except asyncio.CancelledError:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 await shielded(self._end(gen, interval))
+            if pipeline and pipeline.level > level:
+                # It has been entered, of which psycopg never hears: an assertion of its own would take the place of the
+                # cancellation, and the connection would stay in the pipeline.
+                pipeline._exit(None)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             raise
 
     async def _end(self, gen: PQGen[Any], interval: float) -> None:

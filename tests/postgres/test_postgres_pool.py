@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from psycopg import AsyncCursor
+from psycopg import AsyncPipeline
 from sqlalchemy import URL, make_url, text
 
 from orchdb import ConnectionLostError, DatabaseManager, MissingParentError, NewAgentLog, OperationError
@@ -237,27 +238,44 @@ async def test_columns_that_another_program_adds_do_not_break_open_connections(u
         assert await db.list_agents()
 
 
-async def test_a_pipeline_whose_answers_are_in_disorder_costs_its_connection_and_nothing_else(
+async def test_a_cancellation_that_comes_as_psycopg_enters_a_pipeline_stays_one_and_costs_no_connection(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken: list[bool] = []
-    original = AsyncCursor._executemany_gen_pipeline  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr("psycopg.waiting.MAX_BUSY_TIME", -1)  # so that it always yields to the loop there
+    original = AsyncPipeline._enter_gen  # pyright: ignore[reportPrivateUsage]
+    doomed: list[asyncio.Task[Any]] = []
 
-    def once(self: Any, *arguments: Any) -> Any:
-        if broken:
-            yield from original(self, *arguments)
-        else:
-            broken.append(True)
-            raise AssertionError
-            yield
+    def cancelling(self: AsyncPipeline) -> Any:
+        yield from original(self)
+        if (task := asyncio.current_task()) in doomed:
+            task.cancel()
 
-    async with DatabaseManager(make_url(postgres_url).set(drivername="postgresql+psycopg")) as db:
+    monkeypatch.setattr(AsyncPipeline, "_enter_gen", cancelling)
+    async with DatabaseManager(make_url(postgres_url).set(drivername="postgresql+psycopg"), pool_size=1) as db:
         agent = await new_agent(db)
-        monkeypatch.setattr(AsyncCursor, "_executemany_gen_pipeline", once)
         lines: list[NewAgentLog] = [
             {"agent_id": agent, "log_level": "INFO", "log_type": "error", "message": f"{number}"} for number in range(3)
         ]
-        with pytest.raises(ConnectionLostError):
-            await db.create_agent_logs(lines)
-        assert len(await db.create_agent_logs(lines)) == 3
+
+        async def write() -> None:
+            doomed.append(cast("asyncio.Task[Any]", asyncio.current_task()))
+            async with db.transaction() as tx:
+                servers.append(await tx.conn.scalar(text("SELECT pg_backend_pid()")))
+                with contextlib.suppress(asyncio.CancelledError):
+                    await tx.create_agent_logs(lines)
+                    servers.clear()
+                doomed.clear()
+                servers.append(await tx.conn.scalar(text("SELECT pg_backend_pid()")))
+                await tx.create_agent_logs(lines)
+
+        servers: list[int] = []
+        await write()
+        assert len(servers) == 2
+        assert servers[0] == servers[1]
         assert [row["message"] for row in await db.get_agent_logs(agent)] == ["0", "1", "2"]
+        task = asyncio.create_task(db.create_agent_logs(lines))
+        doomed.append(task)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(await db.create_agent_logs(lines)) == 3
+        assert len(await db.get_agent_logs(agent)) == 6
