@@ -22,7 +22,7 @@ WRITER = BOTH | {
     "synchronous": 1,
     "query_only": 0,
     "journal_size_limit": 67_108_864,
-    "wal_autocheckpoint": 1000,
+    "wal_autocheckpoint": 4000,
     "cache_size": -16_000,
 }
 READER = BOTH | {"busy_timeout": 10_000, "query_only": 1, "wal_autocheckpoint": 0}

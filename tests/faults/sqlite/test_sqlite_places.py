@@ -24,7 +24,7 @@ BOTH: dict[str, object] = {
     "temp_store": 0,
 }
 READER = BOTH | {"query_only": 1, "wal_autocheckpoint": 0, "cell_size_check": 1, "busy_timeout": 10_000}
-WRITER = BOTH | {"query_only": 0, "wal_autocheckpoint": 1000, "cell_size_check": 1, "busy_timeout": 100}
+WRITER = BOTH | {"query_only": 0, "wal_autocheckpoint": 4000, "cell_size_check": 1, "busy_timeout": 100}
 WRITER |= {"synchronous": 1, "cache_size": -16_000, "journal_size_limit": 67_108_864}
 
 
@@ -52,7 +52,7 @@ async def test_while_many_share_a_commit_checkpoints_come_sooner_and_are_shorter
         def pages() -> object:
             return settings(backend._write_queue.conn, {"wal_autocheckpoint": 0})["wal_autocheckpoint"]
 
-        for tasks, expected in ((100, 250), (5, 1000), (100, 250), (1, 1000)):
+        for tasks, expected in ((100, 250), (5, 4000), (100, 250), (1, 4000)):
             for _ in range(3):
                 await asyncio.gather(*(log(db, "x") for _ in range(tasks)))
             assert pages() == expected
