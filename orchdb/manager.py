@@ -48,8 +48,9 @@ class Transaction(Operations):
 
         The block begins and ends the transaction, nothing else does: ``COMMIT``, ``ROLLBACK``, ``BEGIN`` and the like
         raise ``OperationError`` before they run, as SQL and as methods, and the block goes on. So do statements about
-        savepoints whose names begin with ``orchdb_``; others are the caller's. A commit past this, on the driver's own
-        connection, fails: on SQLite it is refused; on Postgres it takes the whole block with it.
+        savepoints and cursors whose names begin with ``orchdb_``, and ``CLOSE ALL``; others are the caller's. A commit
+        past this, on the driver's own connection, fails: on SQLite it is refused; on Postgres it takes the whole block
+        with it.
 
         Raises:
             NotConnectedError: The block or part has ended.

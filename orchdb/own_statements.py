@@ -17,7 +17,9 @@ from orchdb.errors import OperationError
 
 SAVEPOINTS = "orchdb_"
 """How the names of a block's own savepoints begin."""
-_SUSPICIOUS = re.compile(r"\b(?:abort|begin|commit|end|prepare|release|rollback|savepoint|start)\b", re.IGNORECASE)
+_SUSPICIOUS = re.compile(
+    r"\b(?:abort|begin|close|commit|end|prepare|release|rollback|savepoint|start)\b", re.IGNORECASE
+)
 _ENDS = frozenset(("abort", "begin", "commit", "end", "start"))
 _TOKEN = re.compile(
     r"""
@@ -94,7 +96,7 @@ def refuse_ends(connection: Connection, cursor: Any, statement: str, *_: object)
 
 
 def _end_in(tokens: list[str]) -> str | None:
-    """What in a statement would end the transaction, or touch a savepoint of the block's."""
+    """What in a statement would end the transaction, or touch a savepoint or the cursor of the block's."""
     first, *rest = (token.lower() for token in tokens)
     if first in _ENDS or (first == "prepare" and rest[:1] == ["transaction"]):
         return first.upper()
@@ -103,12 +105,14 @@ def _end_in(tokens: list[str]) -> str | None:
             del rest[0]
         if rest[:1] != ["to"]:
             return "ROLLBACK"
-    elif first not in ("savepoint", "release"):
+    elif first == "close" and rest[:1] == ["all"]:
+        return "CLOSE ALL, which takes the block's own cursor along,"
+    elif first not in ("close", "savepoint", "release"):
         return None
     while rest[:1] in (["to"], ["savepoint"], ["["]):
         del rest[0]
     if not rest or rest[0].strip("\"'`").startswith(SAVEPOINTS) or rest[:2] == ["u", "&"]:
-        return f"{first.upper()} of a savepoint called {SAVEPOINTS}…"
+        return f"{first.upper()} of a {'cursor' if first == 'close' else 'savepoint'} called {SAVEPOINTS}…"
     return None
 
 

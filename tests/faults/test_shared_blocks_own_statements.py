@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -39,6 +40,8 @@ ENDS = [
     "ROLLBACK TO orchdb_1",
     "ROLLBACK WORK TO SAVEPOINT Orchdb_begin",
     'ROLLBACK TO U&"orchdb\\005fbegin"',
+    "CLOSE ALL",
+    "close orchdb_guard_1",
     "SELECT 1; COMMIT",
     "SELECT ';'; COMMIT; BEGIN",
     "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; SELECT 2; END; COMMIT",
@@ -67,6 +70,8 @@ HARMLESS_ON_SQLITE = [
 HARMLESS_ON_POSTGRES = [
     "SELECT $$; COMMIT$$, $a$ $$; END $a$",
     r"SELECT E'\'; COMMIT; --'",
+    "DECLARE mine CURSOR FOR SELECT 1",
+    "CLOSE mine",
     "PREPARE transactions AS SELECT 1",
     "DEALLOCATE transactions",
     "DO $$ BEGIN PERFORM 1; END $$",
@@ -278,6 +283,22 @@ async def test_tx_conn_is_refused_after_the_end(db: DatabaseManager) -> None:
             await tx.conn.execute(text("SELECT 1"))
         await log(other, "other")
     assert await messages(db) == ["other"]
+
+
+@pytest.mark.parametrize("level", ["AUTOCOMMIT", "SERIALIZABLE"])
+async def test_the_isolation_of_a_block_stays_what_it_is(db: DatabaseManager, level: str) -> None:
+    async with db.transaction() as tx:
+        await log(tx, "before")
+        with pytest.raises(InvalidRequestError, match="isolation_level may not be altered"):
+            await tx.conn.execution_options(isolation_level=level)
+        with pytest.raises(InvalidRequestError, match="isolation_level may not be altered"):
+            await tx.conn.run_sync(lambda connection: connection.execution_options(isolation_level=level))
+        await log(tx, "after")
+    with contextlib.suppress(UndoneError):
+        async with db.transaction() as tx:
+            await log(tx, "undone")
+            raise UndoneError
+    assert await messages(db) == ["before", "after"]
 
 
 async def test_a_block_cannot_be_begun_on_its_own_connection(db: DatabaseManager) -> None:
