@@ -23,11 +23,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchdb.backend import Options
 from orchdb.driver_errors import why_not_connected
-from orchdb.errors import InvalidValueError, OperationError
+from orchdb.errors import InvalidValueError, OperationError, SchemaError
 from orchdb.location import MEMORY, Source, resolve
 from orchdb.postgres.settings import PostgresSettings
 from orchdb.schema import rebuilding, revisions
 from orchdb.schema.tables import metadata
+from orchdb.schema.taken_names import refuse_taken
 from orchdb.sqlite.files import make, require
 from orchdb.sqlite.settings import migration_engine
 
@@ -89,11 +90,13 @@ def run() -> None:
             f"the database has the revision {', '.join(unknown)}, and this version of orchdb knows none newer than "
             f"{', '.join(scripts.get_heads())}: a newer version made it, so upgrade orchdb"
         )
+    if builds_tables():
+        refuse_taken(context.get_bind())
     context.run_migrations()
 
 
-def makes_a_file() -> bool:
-    """Whether the command is one that may begin with a database that is not there: a question never makes one."""
+def builds_tables() -> bool:
+    """Whether the command may begin with a database that is not there: a question never makes one."""
     command = getattr(context.config.cmd_opts, "cmd", None)
     if command is not None:
         return command[0].__name__ in ("upgrade", "stamp")
@@ -108,7 +111,7 @@ def sqlite_engine(url: URL) -> AsyncEngine:
     if url.database == MEMORY:
         raise CommandError("a database in memory would end with the command: name a file")
     path = Path(os.path.realpath(str(url.database)))
-    if makes_a_file():
+    if builds_tables():
         make(path)
     else:
         require(path, "only an upgrade makes it")
@@ -135,7 +138,7 @@ def run_from_command_line() -> None:
         failure = f"nothing was changed: {revisions.reason(error)}"
     except OSError as error:
         failure = f"nothing was changed, there is no connection: {why_not_connected(error)}"
-    except (InvalidValueError, OperationError) as error:
+    except (InvalidValueError, OperationError, SchemaError) as error:
         failure = error.message
     if failure is not None:
         raise CommandError(failure)

@@ -29,6 +29,7 @@ from orchdb.driver_errors import sqlite_code, sqlstate, translate
 from orchdb.errors import OperationError, OrchdbError, SchemaError, SchemaOutOfDateError
 from orchdb.raising import raised_as
 from orchdb.schema.tables import metadata
+from orchdb.schema.taken_names import refuse_taken
 
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012")
 """Those in ``migrations/versions``, oldest first."""
@@ -275,6 +276,7 @@ async def _upgrade(make_engine: Callable[[], AsyncEngine], before: Before | None
             found = await connection.run_sync(_examine_locked)
             if decide(found, upgrade=True, read_only=False) is Step.NOTHING:  # another process was faster
                 return
+            await connection.run_sync(refuse_taken)
             await connection.run_sync(_lock_tables)
             async with before(found.revision) if before else contextlib.nullcontext():
                 await connection.run_sync(_run_revisions)

@@ -145,7 +145,7 @@ def test_the_old_trigger_is_gone_whatever_it_was_called(old: OldFile) -> None:
 
 
 def test_a_failure_in_the_last_revision_leaves_the_file_as_it_was(old: OldFile) -> None:
-    change(old.path, "CREATE TRIGGER trg_system_logs_created_at AFTER INSERT ON audit BEGIN SELECT 1; END")
+    change(old.path, "CREATE TRIGGER trg_system_logs_created_at AFTER INSERT ON agents BEGIN SELECT 1; END")
     before = list(dump(old.path))
     with pytest.raises(Exception, match="trg_system_logs_created_at already exists"):
         upgrade(old.path)

@@ -144,7 +144,7 @@ async def test_a_failed_upgrade_leaves_the_file_as_it_was_and_no_backup(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = OldFile(tmp_path / "old.db")
-    change(old.path, "CREATE TRIGGER trg_system_logs_created_at AFTER INSERT ON audit BEGIN SELECT 1; END")
+    change(old.path, "CREATE TRIGGER trg_system_logs_created_at AFTER INSERT ON agents BEGIN SELECT 1; END")
     before = read(old.path), ask(old.path, "SELECT * FROM sqlite_master")
     for _ in range(2):
         with pytest.raises(SchemaError, match=r"nothing was changed.*trg_system_logs_created_at already exists"):
