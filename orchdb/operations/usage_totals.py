@@ -193,4 +193,5 @@ class _Clock:
             there = moment if self._zone is UTC else moment.astimezone(self._zone)
         except (ValueError, OverflowError):
             return None, None
-        return there.strftime("%Y-%m-%d"), there.strftime("%Y-%m-%dT%H:00")
+        told_there = there.isoformat()  # strftime leaves out the zeros before a year
+        return told_there[:10], f"{told_there[:13]}:00"
