@@ -80,9 +80,14 @@ _COUNTS = (
 
 
 def _library() -> Any:
-    import genai_prices  # noqa: PLC0415  # a fifth of a second, for those who need it
-
-    return genai_prices
+    try:
+        import genai_prices  # noqa: PLC0415  # a fifth of a second, for those who need it
+    except ModuleNotFoundError as error:
+        if error.name != "genai_prices":
+            raise
+    else:
+        return genai_prices
+    raise ImportError("the prices need genai-prices: pip install 'orchdb[prices]'", name="genai_prices")
 
 
 def _name(model: object) -> str:

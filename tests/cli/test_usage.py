@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 from decimal import Decimal
 from typing import Any
 
@@ -60,8 +61,8 @@ def test_days_and_times_without_an_offset_are_those_of_the_zone_that_is_asked_fo
                 await db.create_prompt(recorded_file.helper, "command", "x", created_at=hour)
 
     asyncio.run(more())
-    asked = ("usage", "--by", "day", "--since", "2026-03-02", "--until", "2026-03-03T00:00")
-    asked = (*asked, "--db", recorded_file.url)
+    bounds = ("--since", "2026-03-02", "--until", "2026-03-03T00:00")
+    asked = ("usage", "--by", "day", *bounds, "--db", recorded_file.url)
     (tokyo,) = objects(*asked, "--tz", "Asia/Tokyo")
     assert (tokyo["day"], tokyo["prompts"]) == ("2026-03-02", 2)
     assert [row["prompts"] for row in objects(*asked, "--tz", "UTC")] == [2]
@@ -140,6 +141,14 @@ def test_reprice_says_what_would_change_and_changes_it_when_told(recorded: Recor
     assert "1 prompts were priced by genai-prices" in run("reprice", "--apply", "--db", recorded.url).stderr
     assert objects("reprice", "--db", recorded.url) == []
     assert objects("usage", "--unpriced", "--db", recorded.url) == []
+
+
+def test_reprice_without_the_list_of_prices_says_what_brings_it(
+    recorded_file: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "genai_prices", None)
+    for more in ((), ("--apply", "--json")):
+        assert "pip install 'orchdb[prices]'" in refused(4, "reprice", *more, "--db", recorded_file.url)
 
 
 @pytest.mark.parametrize("command", [("usage", "--by", "session,model"), ("tree", "now")])

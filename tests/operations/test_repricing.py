@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from datetime import datetime
 from typing import Any
 
@@ -77,6 +78,13 @@ def test_a_request_without_a_zone_is_of_utc_and_a_datetime_without_one_warns_whe
     with pytest.warns(NaiveDatetimeWarning) as warned:
         usd = prices.cost_of("deepseek-chat", {"tokens_input": 1_000_000}, at=datetime(2025, 5, 1, 17))
     assert (usd, warned[0].filename) == (0.135, __file__)
+
+
+def test_without_the_list_of_prices_it_says_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "genai_prices", None)
+    for ask in (prices.price_list, lambda: prices.cost_of(MODEL, {"tokens_input": 12_345}, at=AT)):
+        with pytest.raises(ImportError, match=r"pip install 'orchdb\[prices\]'"):
+            ask()
 
 
 async def prompt_of(db: DatabaseManager, agent_id: str, cost_usd: float | None, **values: Any) -> str:
