@@ -12,7 +12,7 @@ from sqlalchemy.types import TypeEngine
 
 from orchdb.schema.column_types import Timestamp
 
-Width = Literal["day", "hour", "quarter"]
+Width = Literal["day", "hour", "quarter", "second"]
 _MOST = "4e9"
 """Dollars: what costs more counts as that, which as nano-dollars is well within 64 bits."""
 _WHOLE = "4194304.0"
@@ -20,11 +20,12 @@ _WHOLE = "4194304.0"
 _MOST_TOGETHER = "4.6e18"
 """What a larger sum counts as: the difference to a cost is within 64 bits, too."""
 _LARGEST = "1.7976931348623157e308"
-_INTERVALS = {"day": "1 day", "hour": "1 hour", "quarter": "15 minutes"}
+_INTERVALS = {"day": "1 day", "hour": "1 hour", "quarter": "15 minutes", "second": "1 second"}
 _STARTS = {
     "day": "substr({0}, 1, 10)",
     "hour": "substr({0}, 1, 13)",
     "quarter": "(substr({0}, 1, 14) || (substr({0}, 15, 2) / 15))",
+    "second": "substr({0}, 1, 19)",
 }
 
 
@@ -56,9 +57,10 @@ class sum_of_nanos(sum_of):  # noqa: N801
 
 
 class stretch_of(FunctionElement[Any]):  # noqa: N801
-    """The day, the hour or the quarter of an hour, in UTC, that a time is in.
+    """The day, the hour, the quarter of an hour or the second, in UTC, that a time is in.
 
-    Every zone of today is whole quarters of an hour away from UTC: its days and hours are made of these.
+    Every zone of today is whole quarters of an hour away from UTC: its days and hours are made of these. Some once were
+    not, or set their clocks within one.
 
     Args:
         column: The time.
