@@ -172,6 +172,20 @@ def test_the_digits_of_a_total_are_the_sum_of_those_above_it(
     assert costs[-1] == Decimal("2.749500001" if command[0] == "usage" else "2.499500001")
 
 
+@pytest.mark.parametrize("limit", [0, 1, 2])
+def test_groups_that_are_not_shown_are_summed_up_in_one_line(
+    recorded_file: Recorded, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(Output, "is_terminal", property(lambda self: True))
+    asked = ("usage", "--limit", str(limit), "--db", recorded_file.url)
+    result = run(*asked, COLUMNS="120")
+    assert "$0.25 of it is what agents carry beyond their prompts" in result.stderr
+    shown = re.sub("\x1b\\[[0-9;]*m", "", result.stdout)
+    costs = {line.split()[0]: re.findall(r"\$[\d.]+", line)[0] for line in shown.splitlines() if "$" in line}
+    rest: list[dict[str, str]] = [{"2": "$1.75"}, {"now": "$1.50", "1": "$0.25"}, {"now": "$1.50", "before": "$0.25"}]
+    assert costs == {**rest[limit], "total": "$1.75"}
+
+
 def test_amounts_say_all_their_digits_and_counts_few() -> None:
     assert [compact(number) for number in (0, 999, 1000, 12_914, 999_499, 999_500, 1_866_000, 2**63 - 1)] == [
         *("0", "999", "1.00k", "12.9k", "999k", "1.00M", "1.87M", "9.22E")

@@ -33,6 +33,10 @@ def test_a_cache_write_that_is_kept_for_an_hour_costs_twice_the_input() -> None:
     assert an_hour == 1_000 * 6e-6
 
 
+def test_searches_have_a_price_of_their_own() -> None:
+    assert prices.cost_of(MODEL, {"web_searches": 3}, at=AT) == 0.03
+
+
 def test_an_unknown_model_has_no_price() -> None:
     with pytest.raises(LookupError):
         prices.cost_of("nobody's model", USAGE, at=AT)
@@ -125,6 +129,21 @@ async def test_only_what_nobody_has_reported_is_priced_and_only_when_it_is_appli
     assert [one["id"] for one in (await find_repriced(db, zeros=True))["prompts"]] == [zero]
 
 
+async def test_what_is_priced_is_all_there_is_however_many_and_nothing_without_tokens(
+    db: DatabaseManager, agent_id: str
+) -> None:
+    row: Any = {"agent_id": agent_id, "prompt_type": "command", "prompt_text": "x", "status": "completed"}
+    row |= {"model_used": MODEL, "created_at": AT, "cost_usd": None}
+    asked: list[Any] = [{**row, "tokens_output": 500}] * 501
+    searched: Any = {**row, "tokens_output": 500, "metadata": {"web_searches": 2}}
+    await db.create_prompts([*asked, row, searched])
+    repricing = await find_repriced(db)
+    assert [one["new_usd"] for one in repricing["prompts"]] == [0.0075] * 501 + [0.0275]
+    assert await apply_repriced(db, repricing) == 502
+    (total,) = await db.usage(())
+    assert (total["cost_usd"], total["unpriced"]) == (3.785, 1)
+
+
 async def test_no_dollar_is_counted_twice_that_an_agent_was_told_in_all(db: DatabaseManager) -> None:
     definition = await db.create_orchestrator_agent("scout")
     told = await db.create_agent(definition, "told", cost_usd=5.0)
@@ -153,22 +172,26 @@ async def test_no_dollar_is_counted_twice_that_an_agent_was_told_in_all(db: Data
 async def test_what_changed_meanwhile_stays_as_it_is(db: DatabaseManager, agent_id: str) -> None:
     prompt = await prompt_of(db, agent_id, None)
     gone = await prompt_of(db, agent_id, None)
+    await prompt_of(db, agent_id, 0.0)
     repricing = await find_repriced(db, session_id=["session-1"], since="2025-01-01", until="2026-01-01")
     await db.update_prompt(prompt, cost_usd=1.0)
     await db.delete_prompt(gone)
     assert await apply_repriced(db, repricing) == 0
     assert (await found(db, prompt))["cost_usd"] == 1.0
-    assert (await find_repriced(db, session_id=["another"]))["prompts"] == []
+    other: tuple[dict[str, Any], ...] = ({"session_id": ["another"]}, {"since": "2025-11-02"}, {"until": AT})
+    for filters in other:
+        assert (await find_repriced(db, **filters, zeros=True))["prompts"] == []
 
 
+@pytest.mark.parametrize("report", ["complete_prompt", "update_prompt"])
 async def test_a_cost_that_is_reported_while_prices_are_written_is_not_lost(
-    db: DatabaseManager, target: Target, agent_id: str
+    db: DatabaseManager, target: Target, agent_id: str, report: str
 ) -> None:
     prompts = [await prompt_of(db, agent_id, None) for _ in range(3)]
     repricing = await find_repriced(db)
     async with DatabaseManager(target.url) as other:
         async with other.transaction() as tx:
-            await tx.complete_prompt(prompts[1], cost_usd=7.0)
+            await call(tx, report, prompts[1], cost_usd=7.0)
             writing = asyncio.create_task(apply_repriced(db, repricing))
             while target.engine != "sqlite" and not run_elsewhere(
                 target.url, "SELECT 1 FROM pg_locks WHERE NOT granted"
@@ -179,8 +202,9 @@ async def test_a_cost_that_is_reported_while_prices_are_written_is_not_lost(
     (total,) = await db.usage(())
     agent = await db.get_agent(agent_id)
     assert agent is not None
-    assert total["cost_usd"] == agent["cost_usd"] == round(7.0 + 2 * round(DOLLARS, 9), 9)
-    assert total["unattributed_usd"] == 0.0
+    assert (total["cost_usd"], total["unattributed_usd"]) == (round(7.0 + 2 * round(DOLLARS, 9), 9), 0.0)
+    if report == "complete_prompt":
+        assert agent["cost_usd"] == total["cost_usd"]
 
 
 @pytest.mark.parametrize(
