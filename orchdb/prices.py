@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
+
+from orchdb.errors import InvalidValueError
+from orchdb.schema import values
 
 NANO = 1_000_000_000
 """Nano-dollars in a dollar."""
@@ -47,19 +50,23 @@ def cost_of(model: str, usage: Mapping[str, int], *, at: datetime | str | None =
         model: The model, as the provider calls it.
         usage: Counts by the names of the columns: ``tokens_input``, ``tokens_output``, ``tokens_cache_read``,
             ``tokens_cache_write``, none of which is part of another; ``tokens_cache_write_1h``, the part of the cache
-            writes that is kept for an hour; ``web_searches``.
-        at: When the request was made, for prices have changed. By default now.
+            writes that is kept for an hour; ``web_searches``. What is not there, or ``None``, is 0.
+        at: When the request was made, for prices have changed: a ``datetime`` or ISO 8601 text, in UTC if it says
+            none. By default now.
 
     Returns:
         US dollars, rounded to 1e-9.
 
     Raises:
         LookupError: The list does not have the model.
+        InvalidValueError: The model is no text, a count has another name or is no whole number from 0, more is kept for
+            an hour than was written, or the time is none.
         ImportError: The extra ``prices`` is not installed.
     """
-    counts = tuple(int(usage.get(name) or 0) for name in _COUNTS)
-    day = _moment(at)
-    return _cost(model, counts, day)
+    name, counts = _name(model), _counts(usage)
+    moment = values.moment(at, "at") or datetime.now(UTC)
+    # Prices change with days, or with hours of the day: what is remembered is good for an hour.
+    return _cost(name, counts, moment.replace(minute=0, second=0, microsecond=0))
 
 
 _COUNTS = (
@@ -73,18 +80,34 @@ _COUNTS = (
 
 
 def _library() -> Any:
-    import genai_prices  # noqa: PLC0415  # a fifth of a second, for those who need it
+    try:
+        import genai_prices  # noqa: PLC0415  # a fifth of a second, for those who need it
+    except ModuleNotFoundError as error:
+        if error.name != "genai_prices":
+            raise
+    else:
+        return genai_prices
+    raise ImportError("the prices need genai-prices: pip install 'orchdb[prices]'", name="genai_prices")
 
-    return genai_prices
+
+def _name(model: object) -> str:
+    if not isinstance(model, str):
+        raise InvalidValueError("model: must be text", column="model")
+    return model
 
 
-def _moment(at: datetime | str | None) -> datetime:
-    if at is None:
-        return datetime.now(UTC)
-    moment = at if isinstance(at, datetime) else datetime.fromisoformat(at)
-    moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    # Prices change with days, or with hours of the day: what is remembered is good for an hour.
-    return moment.replace(minute=0, second=0, microsecond=0)
+def _counts(usage: object) -> tuple[int, ...]:
+    """The counts in the order of ``_COUNTS``; what has another name is refused, because it would cost nothing."""
+    given = cast("Mapping[object, object]", usage) if isinstance(usage, Mapping) else {"what is no mapping": 0}
+    unknown = [str(name) for name in given if name not in _COUNTS]
+    if unknown:
+        raise InvalidValueError(f"usage: {unknown[0]} is not one of {', '.join(_COUNTS)}", column="usage")
+    counts = {name: values.count(given.get(name), name) or 0 for name in _COUNTS}
+    if counts["tokens_cache_write_1h"] > counts["tokens_cache_write"]:
+        raise InvalidValueError(
+            "tokens_cache_write_1h: is a part of tokens_cache_write, and larger", column="tokens_cache_write_1h"
+        )
+    return tuple(counts.values())
 
 
 @lru_cache(maxsize=4096)

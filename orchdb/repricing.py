@@ -6,16 +6,19 @@ that no dollar is counted twice.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, TypedDict, cast
 
-from orchdb import prices
+from sqlalchemy import Table, select
+
+from orchdb import prices, tables
 from orchdb.cursors import cursor_of
 from orchdb.manager import DatabaseManager, Transaction
 from orchdb.rows import PromptRow, PromptStatus, Time
 
 _AT_A_TIME = 500
 _TOKENS = ("tokens_input", "tokens_output", "tokens_cache_read", "tokens_cache_write")
+_ENDED: tuple[PromptStatus, ...] = ("completed", "failed", "cancelled")
 _PARTS = ("tokens_cache_write_1h", "web_searches")
 """What has a price of its own and no column: it stands in the metadata."""
 
@@ -82,12 +85,12 @@ async def find_repriced(
         if not model or not _is_open(prompt, found["price_list"], zeros=zeros):
             continue
         try:
-            usd = prices.cost_of(model, _usage(prompt), at=prompt["created_at"])
+            usd = _price(prompt, model)
         except LookupError:
             if prompt["cost_usd"] is None:
                 found["unknown_models"][model] = found["unknown_models"].get(model, 0) + 1
             continue
-        except ValueError:  # another program's time
+        except ValueError:  # another program's time, or count
             continue
         if usd != prompt["cost_usd"]:
             found["prompts"].append(
@@ -124,7 +127,11 @@ async def apply_repriced(db: DatabaseManager, repricing: Repricing) -> int:
     return changed
 
 
-async def _apply(tx: Transaction, agent_id: str, repriced: Iterable[Repriced], price_list: str) -> int:
+async def _apply(tx: Transaction, agent_id: str, repriced: Sequence[Repriced], price_list: str) -> int:
+    # Held until the end, the prompts first, as whoever completes one does it: no cost that is reported meanwhile is
+    # lost, and nobody waits for the other.
+    await _hold(tx, tables.prompts, [one["id"] for one in repriced])
+    await _hold(tx, tables.agents, [agent_id])
     (before,) = await tx.usage((), agent_id=agent_id, include_deleted=True)
     own = await tx.get_agent(agent_id, include_deleted=True)
     if own is None:
@@ -132,7 +139,7 @@ async def _apply(tx: Transaction, agent_id: str, repriced: Iterable[Repriced], p
     changed = new = moved = 0
     for one in repriced:
         prompt = await tx.get_prompt(one["id"])
-        if prompt is None or prompt["cost_usd"] != one["old_usd"]:
+        if prompt is None or not _is_still(prompt, one, price_list):
             continue
         metadata: Any = prompt["metadata"] if isinstance(prompt["metadata"], Mapping) else {}
         await tx.update_prompt(one["id"], cost_usd=one["new_usd"], metadata={**metadata, "price_list": price_list})
@@ -148,15 +155,37 @@ async def _apply(tx: Transaction, agent_id: str, repriced: Iterable[Repriced], p
     return changed
 
 
+async def _hold(tx: Transaction, table: Table, ids: Sequence[str]) -> None:
+    """Let nobody else change the rows until the end of the block; where writers wait for each other that is so."""
+    assert tx.conn is not None
+    for row_id in sorted(ids):
+        await tx.conn.execute(select(table.c.id).where(table.c.id == row_id).with_for_update(key_share=True))
+
+
+def _is_still(prompt: PromptRow, one: Repriced, price_list: str) -> bool:
+    """Whether the prompt is what it was when it was priced."""
+    if prompt["cost_usd"] != one["old_usd"] or prompt["status"] not in _ENDED:
+        return False
+    if not _is_open(prompt, price_list, zeros=True):
+        return False
+    try:
+        return prompt["model_used"] == one["model"] and _price(prompt, one["model"]) == one["new_usd"]
+    except ValueError:
+        return False
+
+
+def _price(prompt: PromptRow, model: str) -> float:
+    return prices.cost_of(model, _usage(prompt), at=prompt["created_at"])
+
+
 async def _prompts(
     db: DatabaseManager, session_id: Iterable[str] | None, since: Time | None, until: Time | None
 ) -> AsyncIterator[PromptRow]:
     after: str | None = None
     sessions = None if session_id is None else [*session_id]
-    ended: tuple[PromptStatus, ...] = ("completed", "failed", "cancelled")
     while True:
         page = await db.list_prompts(
-            session_id=sessions, status=ended, since=since, until=until, limit=_AT_A_TIME, after=after
+            session_id=sessions, status=_ENDED, since=since, until=until, limit=_AT_A_TIME, after=after
         )
         for prompt in page:
             yield prompt

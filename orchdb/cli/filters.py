@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from orchdb.errors import InvalidValueError
@@ -57,8 +57,10 @@ def levels(given: Iterable[str] | None) -> Levels:
     return Levels([level for level in LOG_LEVELS if level in chosen or LOG_LEVELS.index(level) >= lowest], None)
 
 
-def when(option: str, text: str | None, *, utc: bool) -> datetime | None:
-    """The time that ``--since`` or ``--until`` says: so long ago, a day, or a time, in this machine's zone without one.
+def when(option: str, text: str | None, *, utc: bool, zone: tzinfo | None = None) -> datetime | None:
+    """The time that ``--since`` or ``--until`` says: so long ago, a day, or a time.
+
+    A day, and a time without an offset, is meant in ``zone``, and by default in this machine's.
 
     Raises:
         InvalidValueError: It is none of these.
@@ -70,12 +72,13 @@ def when(option: str, text: str | None, *, utc: bool) -> datetime | None:
     try:
         if ago:
             return datetime.now(UTC) - timedelta(**{_UNITS[ago[2].lower()]: float(ago[1])})
-        now = datetime.now(UTC if utc else None)
+        where = zone or (UTC if utc else None)
+        now = datetime.now(where)
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
         days = {"now": now, "today": midnight, "yesterday": midnight - timedelta(days=1)}
         found = days.get(text.strip().lower()) or datetime.fromisoformat(text.strip())
-        if found.tzinfo is None and utc:
-            found = found.replace(tzinfo=UTC)
+        if found.tzinfo is None and where is not None:
+            found = found.replace(tzinfo=where)
         return found.astimezone(UTC)
     except (ValueError, OverflowError, OSError):
         pass

@@ -74,8 +74,11 @@ def reprice(
 
     try:
         asyncio.run(run())
-    except ImportError:
-        fail("the prices need genai-prices: pip install 'orchdb[prices]'", REFUSED)
+    except ImportError as error:
+        missing = str(error)
+    else:
+        return
+    fail(missing, REFUSED)
 
 
 def _show(view: View, found: Repricing) -> None:

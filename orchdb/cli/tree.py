@@ -66,9 +66,9 @@ def tree(
             if not sessions and not agents:
                 fail(f"no session and no agent has the id {session}, or one that begins so", FINDING)
             if sessions:
-                roots = await manager.agent_tree(one_of(session, sessions), include_deleted=deleted)
+                roots = await manager.agent_tree(one_of(f"SESSION {session}", sessions), include_deleted=deleted)
             else:
-                roots = await manager.agent_tree(agent_id=one_of(session, agents), include_deleted=deleted)
+                roots = await manager.agent_tree(agent_id=one_of(f"SESSION {session}", agents), include_deleted=deleted)
             lines = [*_lines(roots)]
             short = await shortened(manager, [node["id"] for _, _, node in lines]) if view.for_people else {}
         _show(view, lines, short)

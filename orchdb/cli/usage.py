@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from datetime import tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from orchdb.cli import options
 from orchdb.cli.amounts import bar, compact, digits, dollars, summed
-from orchdb.cli.running import reading, run_reading
+from orchdb.cli.running import USAGE, fail, reading, run_reading, tell
 from orchdb.cli.view import Column, View
 from orchdb.prices import nanos
 
@@ -21,18 +22,19 @@ if TYPE_CHECKING:
 _TITLES = {"prompt_type": "type", "definition_name": "definition"}
 _FIGURES = (
     Column("prompts", "prompts", "count"),
-    Column("failed", "failed", "count", spare=3),
-    Column("unpriced", "unpriced", "count", spare=2),
-    Column("in", "in", "number"),
-    Column("out", "out", "number"),
-    Column("cached", "cached", "number", spare=1),
+    Column("failed", "failed", "count", spare=5),
+    Column("unpriced", "unpriced", "count", spare=4),
+    Column("in", "in", "number", spare=1),
+    Column("out", "out", "number", spare=2),
+    Column("cached", "cached", "number", spare=3),
     Column("cost", "cost", "number"),
-    Column("", "bar", spare=4),
+    Column("", "bar", spare=6),
 )
 _PLAIN = (
     *("prompts", "failed", "unpriced", "tokens_input", "tokens_output", "tokens_cache_read", "tokens_cache_write"),
     *("cost_usd", "unattributed_usd"),
 )
+_OPTIONS = {"group_by": "--by", "tz": "--tz"}
 _LOCAL_ZONE = Path("/etc/localtime")
 
 
@@ -59,7 +61,7 @@ def usage(
         typer.Option(
             "--tz",
             metavar="ZONE",
-            help="Days and hours of this zone, such as Europe/Berlin; by default of this machine's.",
+            help="Days and hours of this zone, such as Europe/Berlin, also in --since; by default of this machine's.",
             show_default=False,
         ),
     ] = None,
@@ -91,14 +93,18 @@ def usage(
     from orchdb.cli.filters import agents, sessions, when, words
 
     view = View.of(db, as_json, plain, utc, full)
-    keys = words([by]) or []
-    zone = tz or ("UTC" if utc else _local_zone())
-    start, end = when("--since", since, utc=utc), when("--until", until, utc=utc)
+    keys = [*dict.fromkeys(words([by]) or [])]
+    zone = ("UTC" if utc else _local_zone()) if tz is None else tz
+    there = None if tz is None else _zone(tz)
+    start, end = (when(option, text, utc=utc, zone=there) for option, text in (("--since", since), ("--until", until)))
+    if subtree and not agent:
+        fail("--subtree: needs an --agent to begin at", USAGE)
 
     async def find() -> None:
         async with reading(view.location) as manager:
-            rows: list[Any] = await manager.usage(
-                keys,  # type: ignore[arg-type]  # what it may be is checked there
+            rows = await _asked(
+                manager,
+                keys,
                 session_id=await sessions(manager, session),
                 agent_id=await agents(manager, agent),
                 subtree=subtree,
@@ -115,6 +121,16 @@ def usage(
     run_reading(find())
 
 
+def _zone(name: str) -> tzinfo | None:
+    """The zone of this name, if there is one: what has none is refused by the manager."""
+    import zoneinfo
+
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return None
+
+
 def _local_zone() -> str:
     """The name of this machine's zone; UTC where it has none."""
     import zoneinfo
@@ -125,6 +141,20 @@ def _local_zone() -> str:
         if name in zoneinfo.available_timezones():
             return name
     return "UTC"
+
+
+async def _asked(manager: DatabaseManager, keys: Sequence[str], **filters: Any) -> list[Any]:
+    """The rows, with an error that names the option."""
+    from orchdb.errors import InvalidValueError
+
+    try:
+        return cast("list[Any]", await manager.usage(keys, **filters))  # type: ignore[arg-type]  # checked there
+    except InvalidValueError as error:
+        parameter, _, said = error.message.partition(": ")
+        if parameter not in _OPTIONS:
+            raise
+        refused = f"{_OPTIONS[parameter]}: {said}"
+    raise InvalidValueError(refused)
 
 
 async def _short(manager: DatabaseManager, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -143,12 +173,14 @@ def _show(
     zone: str,
 ) -> None:
     names = ["definition_name" if key == "definition" else key for key in keys]
-    if not view.for_people or not rows:
-        kept = rows[:limit]
-        columns = [Column(name, name) for name in (*names, *_PLAIN)]
-        view.rows(kept, columns, nothing="Nothing was used.")
-        return
     kept, rest = rows[:limit], rows[len(rows[:limit]) :]
+    if not view.for_people or not rows:
+        if kept or not rest:
+            view.rows(kept, [Column(name, name) for name in (*names, *_PLAIN)], nothing="Nothing was used.")
+        if rest:  # a program that adds up what it gets is to know that this is not all
+            left = summed(rest)
+            tell(f"{len(rest):,} more, with {dollars(left['cost_usd'], digits([left]))}: --all shows them.")
+        return
     lines = [dict(row) for row in kept]
     if rest:
         lines.append({**summed(rest), names[0]: f"{len(rest):,} more"} if names else summed(rest))
@@ -158,13 +190,13 @@ def _show(
     if names:
         shown.append(_line({**total, names[0]: "total"}, names, places) | {"bar": ""})
     columns = [
-        Column(f"{name} ({zone})" if name in ("day", "hour") else _TITLES.get(name, name), name, "id", grows=place == 0)
-        for place, name in enumerate(names)
+        Column(f"{name} ({zone})", name)
+        if name in ("day", "hour")
+        else Column(_TITLES.get(name, name), name, "id", grows=name != "agent")
+        for name in names
     ]
     view.rows(shown, (*columns, *_FIGURES), nothing="", short=short)
     if total["unattributed_usd"]:
-        from orchdb.cli.running import tell
-
         told = dollars(total["unattributed_usd"], places)
         tell(f"{told} of it is what agents carry beyond their prompts: it has no model.")
 

@@ -15,7 +15,7 @@ from orchdb.operations.filters import checked_filters, without_branches
 from orchdb.operations.table_operations import TableOperations
 from orchdb.operations.usage_rows import AgentNode, UsageKey, UsageRow
 from orchdb.operations.usage_statements import KEYS, TIME_KEYS, Scope, tree, usage
-from orchdb.operations.usage_totals import grouped
+from orchdb.operations.usage_totals import grouped, hold_several_hours
 from orchdb.rows import OneOrSeveral, Time
 from orchdb.schema.sums import Width
 from orchdb.schema.tables import agents, prompts
@@ -85,8 +85,11 @@ class UsageOperations(TableOperations):
         times = {name: time for name, time in (("since", since), ("until", until)) if time is not None}
         scope = Scope(shape, model, tuple(times), bool(subtree), bool(include_deleted))
         plain = tuple(key for key in keys if key not in TIME_KEYS)
-        statement = usage(plain, scope, _width(keys, zone), bool(percentiles))
-        rows = await self._executor.fetch_all("usage", statement, {**values, **of_model, **times})
+        width, given = _width(keys, zone), {**values, **of_model, **times}
+        rows = await self._executor.fetch_all("usage", usage(plain, scope, width, bool(percentiles)), given)
+        if width == "quarter" and hold_several_hours(rows, zone):
+            finer = usage(plain, scope, "second", bool(percentiles))
+            rows = await self._executor.fetch_all("usage", finer, given)
         return grouped(rows, keys, zone, percentiles=bool(percentiles), limit=limit)
 
     async def agent_tree(

@@ -31,7 +31,7 @@ from sqlalchemy import (
 
 from orchdb.operations.filters import Shape
 from orchdb.operations.list_statements import ListStatements
-from orchdb.schema.sums import Width, nano_dollars, stretch_of, unordered
+from orchdb.schema.sums import Width, is_number, nano_dollars, stretch_of, sum_of, sum_of_nanos, unordered
 from orchdb.schema.tables import agents, orchestrator_agents, prompts
 from orchdb.statements import CompiledStatement, Statement
 
@@ -214,11 +214,11 @@ def _figures(columns: Any) -> list[Label[Any]]:
     return [
         func.count().label("prompts"),
         func.count().filter(failed).label("failed"),
-        func.count(columns.cost_usd).label("priced"),
-        *(_whole(func.sum(columns[name])).label(name) for name in TOKENS),
-        _whole(func.sum(nano_dollars(columns.cost_usd))).label("nanos"),
+        func.count().filter(is_number(columns.cost_usd)).label("priced"),
+        *(sum_of(columns[name]).label(name) for name in TOKENS),
+        sum_of_nanos(nano_dollars(columns.cost_usd)).label("nanos"),
         func.count(columns.latency_ms).label("latencies"),
-        _whole(func.sum(columns.latency_ms)).label("latency_sum"),
+        sum_of(columns.latency_ms).label("latency_sum"),
         _whole(func.max(columns.latency_ms)).label("latency_max"),
         func.min(columns.created_at).label("first_at"),
         func.max(columns.created_at).label("last_at"),
@@ -242,7 +242,7 @@ FIGURES = (
 
 
 def _whole(number: ColumnElement[Any]) -> ColumnElement[int]:
-    # Postgres sums up in numeric, and other programs on SQLite may have stored a fraction.
+    # Other programs on SQLite may have stored a fraction.
     return cast(number, BigInteger)
 
 
@@ -256,7 +256,7 @@ def _added(sums: FromClause) -> list[ColumnElement[Any]]:
         elif name in MOST:
             added.append(func.max(column).label(name))
         else:
-            added.append(_whole(func.sum(column)).label(name))
+            added.append((sum_of_nanos if name == "nanos" else sum_of)(column).label(name))
     return added
 
 
@@ -270,7 +270,7 @@ def _beyond(sums: FromClause) -> ColumnElement[int]:
 def _of_agents(keys: tuple[str, ...], scope: Scope) -> Core:
     """The figures of agents with all their prompts, and what they carry beyond those."""
     sums = _sums(scope).subquery("sums")
-    beyond = _whole(func.sum(_beyond(sums))).label("unattributed")
+    beyond = sum_of_nanos(_beyond(sums)).label("unattributed")
     columns = [AGENT_KEYS[key].label(key) for key in keys]
     apart = [_by_agent_key(key, scope) for key in keys]
     core = select(*columns, *_added(sums), beyond)
@@ -323,7 +323,7 @@ def _beyond_prompts(keys: tuple[str, ...], scope: Scope, width: Width | None, by
         apart.append(stretch_of(agents.c.created_at, width))
         columns.append(apart[-1].label("stretch"))
     beyond = _beyond(costs)
-    columns += [*map(_none_of, FIGURES), _whole(func.sum(beyond)).label("unattributed")]
+    columns += [*map(_none_of, FIGURES), sum_of_nanos(beyond).label("unattributed")]
     if by_latency:
         columns.append(cast(null(), Text).label("latency_counts"))
     core = select(*columns).select_from(agents.outerjoin(costs, costs.c.agent_id == agents.c.id))
@@ -338,7 +338,7 @@ def _costs_by_agent(scope: Scope) -> Core:
         fits.append(prompts.c.agent_id.in_(_chosen(scope)))
     elif scope.bounds:
         fits.append(prompts.c.agent_id.in_(select(agents.c.id).where(*_created_in(scope))))
-    nanos = _whole(func.sum(nano_dollars(prompts.c.cost_usd))).label("nanos")
+    nanos = sum_of_nanos(nano_dollars(prompts.c.cost_usd)).label("nanos")
     return select(prompts.c.agent_id, nanos).where(*fits).group_by(prompts.c.agent_id)
 
 

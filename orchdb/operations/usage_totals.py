@@ -22,7 +22,8 @@ OF_TREES = "sum_"
 """What the names of figures begin with, where they stand beside the columns of agents."""
 _numbers = {prefix: itemgetter(*(prefix + name for name in _ADDED)) for prefix in ("", OF_TREES)}
 _others = {prefix: itemgetter(*(prefix + name for name in _REST)) for prefix in ("", OF_TREES)}
-_STRETCH = re.compile(r"(\d{4}-\d\d-\d\d)(?:T(\d\d)(?::(?:([0-3])|(\d\d):\d\d\.\d{6}))?)?", re.ASCII)
+_STRETCH = re.compile(r"(\d{4}-\d\d-\d\d)(?:T(\d\d)(?::(?:([0-3])|(\d\d):(\d\d)(?:\.\d{6})?))?)?", re.ASCII)
+_QUARTER = timedelta(minutes=15)
 
 
 class Totals:
@@ -183,14 +184,38 @@ class _Clock:
         return {**row, "day": found[0], "hour": found[1]}
 
     def _read(self, stretch: Any) -> tuple[str | None, str | None]:
-        told = _STRETCH.fullmatch(stretch) if isinstance(stretch, str) else None
-        if told is None:
-            return None, None
-        day, hour, quarter, minute = told.groups()
+        moment = _beginning(stretch)
         try:
-            moment = datetime.fromisoformat(f"{day}T{hour or '00'}:00").replace(tzinfo=UTC)
-            moment += timedelta(minutes=int(minute or 0) + 15 * int(quarter or 0))
-            there = moment if self._zone is UTC else moment.astimezone(self._zone)
+            there = moment if moment is None or self._zone is UTC else moment.astimezone(self._zone)
         except (ValueError, OverflowError):
             return None, None
-        return there.strftime("%Y-%m-%d"), there.strftime("%Y-%m-%dT%H:00")
+        if there is None:
+            return None, None
+        told = there.isoformat()  # strftime leaves out the zeros before a year
+        return told[:10], f"{told[:13]}:00"
+
+
+def _beginning(stretch: Any) -> datetime | None:
+    """When a stretch of time begins; ``None`` for a time that nobody understands."""
+    told = _STRETCH.fullmatch(stretch) if isinstance(stretch, str) else None
+    if told is None:
+        return None
+    day, hour, quarter, minute, second = told.groups()
+    try:
+        moment = datetime.fromisoformat(f"{day}T{hour or '00'}:00").replace(tzinfo=UTC)
+        return moment + timedelta(minutes=int(minute or 0) + 15 * int(quarter or 0), seconds=int(second or 0))
+    except (ValueError, OverflowError):
+        return None
+
+
+def hold_several_hours(rows: Iterable[Mapping[str, Any]], zone: tzinfo) -> bool:
+    """Whether a quarter of an hour of UTC is in more than one hour of the zone: only long ago, and in a few zones."""
+    for moment in filter(None, map(_beginning, {row["stretch"] for row in rows})):
+        try:
+            offset = moment.astimezone(zone).utcoffset() or timedelta()
+            later = (moment + _QUARTER - timedelta.resolution).astimezone(zone).utcoffset()
+        except OverflowError:
+            continue
+        if offset % _QUARTER or later != offset:
+            return True
+    return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 from decimal import Decimal
 from typing import Any
 
@@ -41,14 +42,73 @@ def test_usage_for_programs_has_the_rows_of_the_library(recorded: Recorded) -> N
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--by", "month"), "group_by: must be any of"),
-        (("--tz", "Nowhere"), "tz: must be the IANA name"),
-        (("--subtree",), "subtree: needs an agent_id"),
+        (("--by", "month"), "Error: --by: must be any of session"),
+        (("--tz", "Nowhere", "--since", "today"), "Error: --tz: must be the IANA name"),
+        (("--tz", ""), "Error: --tz: must be the IANA name"),
+        (("--subtree",), "Error: --subtree: needs an --agent"),
+        (("--since", "soon"), "Error: --since: must be 30m"),
         (("-s", "nobody's"), "--session nobody's: there is none"),
     ],
 )
 def test_what_cannot_be_summed_up_is_refused(recorded_file: Recorded, arguments: tuple[str, ...], said: str) -> None:
     assert said in refused(2, "usage", *arguments, "--db", recorded_file.url)
+
+
+def test_days_and_times_without_an_offset_are_those_of_the_zone_that_is_asked_for(recorded_file: Recorded) -> None:
+    async def more() -> None:
+        async with DatabaseManager(recorded_file.url) as db:
+            for hour in ("2026-03-01T14:59:59", "2026-03-01T15:00:00", "2026-03-02T14:59:59", "2026-03-02T15:00:00"):
+                await db.create_prompt(recorded_file.helper, "command", "x", created_at=hour)
+
+    asyncio.run(more())
+    bounds = ("--since", "2026-03-02", "--until", "2026-03-03T00:00")
+    asked = ("usage", "--by", "day", *bounds, "--db", recorded_file.url)
+    (tokyo,) = objects(*asked, "--tz", "Asia/Tokyo")
+    assert (tokyo["day"], tokyo["prompts"]) == ("2026-03-02", 2)
+    assert [row["prompts"] for row in objects(*asked, "--tz", "UTC")] == [2]
+    assert objects(*asked, "--tz", "Asia/Tokyo", "--utc") == [tokyo]
+    (offset,) = objects(*asked, "--until", "2026-03-03T00:00+09:00", "--tz", "UTC")
+    assert offset["prompts"] == 1
+
+
+def test_who_gets_only_some_of_the_groups_is_told_so(recorded_file: Recorded) -> None:
+    for kind in ("--json", "--plain"):
+        shown = run("usage", "--limit", "1", kind, "--db", recorded_file.url)
+        assert shown.stdout.count("\n") == 1
+        assert shown.stderr == "1 more, with $0.25: --all shows them.\n"
+    none = run("usage", "--limit", "0", "--db", recorded_file.url)
+    assert (none.stdout, none.stderr) == ("", "2 more, with $1.75: --all shows them.\n")
+    for fits in (("--limit", "2"), ("--all",)):
+        assert run("usage", *fits, "--db", recorded_file.url).stderr == ""
+    assert run("usage", "-a", recorded_file.helper, "--db", recorded_file.url).stderr == "Nothing was used.\n"
+
+
+def test_a_group_that_is_asked_for_twice_is_there_once(recorded_file: Recorded) -> None:
+    once, twice = (done("usage", "--by", by, "--db", recorded_file.url) for by in ("day", "day, day,"))
+    assert once == twice
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize(
+    "by", ["session,model", "day,model", "model,hour,status", "agent,model", "definition,session,model"]
+)
+def test_long_names_stay_within_the_screen_and_days_are_whole(
+    recorded_file: Recorded, monkeypatch: pytest.MonkeyPatch, by: str, columns: int
+) -> None:
+    async def more() -> None:
+        async with DatabaseManager(recorded_file.url) as db:
+            await db.create_prompt(recorded_file.helper, "command", "x", model_used="a-model-with-a-name " * 9)
+            prompt = await db.create_prompt(recorded_file.helper, "command", "x", model_used="a-model")
+            await db.complete_prompt(prompt, cost_usd=12345.000000001)
+
+    asyncio.run(more())
+    monkeypatch.setattr(Output, "is_terminal", property(lambda self: True))
+    asked = ("usage", "--by", by, "--tz", "America/New_York", "--db", recorded_file.url)
+    shown = re.sub("\x1b\\[[0-9;]*m", "", done(*asked, COLUMNS=str(columns)))
+    assert max(map(len, shown.splitlines())) <= columns
+    assert "total" in shown.splitlines()[-1]
+    for key in {"day", "hour"} & {*by.split(",")}:
+        assert f"{key} (America/New_York)" in shown
 
 
 def test_a_tree_is_one_agent_a_line_behind_the_one_above_it(recorded: Recorded) -> None:
@@ -83,6 +143,14 @@ def test_reprice_says_what_would_change_and_changes_it_when_told(recorded: Recor
     assert objects("usage", "--unpriced", "--db", recorded.url) == []
 
 
+def test_reprice_without_the_list_of_prices_says_what_brings_it(
+    recorded_file: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "genai_prices", None)
+    for more in ((), ("--apply", "--json")):
+        assert "pip install 'orchdb[prices]'" in refused(4, "reprice", *more, "--db", recorded_file.url)
+
+
 @pytest.mark.parametrize("command", [("usage", "--by", "session,model"), ("tree", "now")])
 def test_the_digits_of_a_total_are_the_sum_of_those_above_it(
     recorded_file: Recorded, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
@@ -102,6 +170,20 @@ def test_the_digits_of_a_total_are_the_sum_of_those_above_it(
     assert "total" in lines[-1]
     assert costs[-1] == sum(costs[:-1])
     assert costs[-1] == Decimal("2.749500001" if command[0] == "usage" else "2.499500001")
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2])
+def test_groups_that_are_not_shown_are_summed_up_in_one_line(
+    recorded_file: Recorded, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(Output, "is_terminal", property(lambda self: True))
+    asked = ("usage", "--limit", str(limit), "--db", recorded_file.url)
+    result = run(*asked, COLUMNS="120")
+    assert "$0.25 of it is what agents carry beyond their prompts" in result.stderr
+    shown = re.sub("\x1b\\[[0-9;]*m", "", result.stdout)
+    costs = {line.split()[0]: re.findall(r"\$[\d.]+", line)[0] for line in shown.splitlines() if "$" in line}
+    rest: list[dict[str, str]] = [{"2": "$1.75"}, {"now": "$1.50", "1": "$0.25"}, {"now": "$1.50", "before": "$0.25"}]
+    assert costs == {**rest[limit], "total": "$1.75"}
 
 
 def test_amounts_say_all_their_digits_and_counts_few() -> None:

@@ -24,11 +24,11 @@ LAYERS = (
     ("blocks",),
     ("turns", "backend", "looking"),
     ("connections",),
-    ("statements", "own_statements", "models", "cursors", "scaffold", "tables"),
+    ("statements", "own_statements", "models", "cursors", "scaffold", "tables", "prices"),
     ("schema",),
     ("concurrency", "driver_errors", "location"),
     ("clocks", "raising", "bound_agent"),
-    ("rows", "errors", "prices"),
+    ("rows", "errors"),
 )
 """From the highest to the lowest: a package, or a module beside them."""
 RANKS = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}

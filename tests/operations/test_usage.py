@@ -165,6 +165,28 @@ async def test_days_and_hours_are_those_of_the_zone_also_of_23_and_25_hours(db: 
     assert [row["hour"] for row in quarters] == ["2025-10-26T03:00"]
 
 
+@pytest.mark.parametrize(
+    ("zone", "times"),
+    [
+        # Clocks that were set a minute after midnight, back into the day before, and on by an hour or by three.
+        ("America/St_Johns", {"2010-11-07T02:30:59": "2010-11-07T00:00", "2010-11-07T02:31:00": "2010-11-06T23:00"}),
+        ("America/St_Johns", {"2010-03-14T03:30:59": "2010-03-14T00:00", "2010-03-14T03:31:00": "2010-03-14T01:00"}),
+        ("Antarctica/Casey", {"2020-10-03T16:00:59": "2020-10-04T00:00", "2020-10-03T16:01:00": "2020-10-04T03:00"}),
+        # 44 minutes and 30 seconds behind UTC.
+        ("Africa/Monrovia", {"1970-01-02T00:44:29": "1970-01-01T23:00", "1970-01-02T00:44:30": "1970-01-02T00:00"}),
+    ],
+)
+async def test_days_and_hours_of_a_zone_are_its_own_where_they_begin_within_a_quarter_of_an_hour(
+    db: DatabaseManager, agent_id: str, zone: str, times: dict[str, str]
+) -> None:
+    for time in times:
+        await asked(db, agent_id, 0.0, created_at=time)
+    hours: list[Any] = await db.usage(("hour", "model"), tz=zone, percentiles=True)
+    assert [row["hour"] for row in hours] == sorted(times.values())
+    days: list[Any] = await db.usage("day", tz=zone)
+    assert [row["day"] for row in days] == sorted({time[:10] for time in times.values()})
+
+
 async def test_percentiles_are_latencies_that_there_are(db: DatabaseManager, agent_id: str) -> None:
     for latency in range(1, 21):
         await asked(db, agent_id, 0.0, latency_ms=latency * 10)

@@ -14,11 +14,21 @@ from orchdb import AgentNode, DatabaseManager
 from tests.support.usage_model import Model
 
 KEYS = ("session", "agent", "definition", "model", "prompt_type", "status", "day", "hour")
-ZONES = ("UTC", "Europe/Berlin", "America/St_Johns", "Asia/Kathmandu", "Pacific/Chatham", "Australia/Lord_Howe")
+# Where the clocks are set at night and at midnight, by half an hour, and where the zone itself is off by quarters.
+ZONES = (
+    *("UTC", "Europe/Berlin", "Asia/Beirut", "America/Sao_Paulo", "Australia/Lord_Howe"),
+    *("America/St_Johns", "Asia/Kathmandu", "Pacific/Chatham", "Africa/Casablanca", "Pacific/Apia"),
+)
 MODELS = ("claude-sonnet-4-5", "gpt-5", "größer", None)
 COSTS = (0.0, None, 0.1, 0.2, 1e-9, 0.000000003, 123.456789012, 1234567.000000001, 3.0)
-# The night in which Europe goes back to winter time, and the one in which it leaves it: days of 25 and of 23 hours.
-STARTS = (datetime(2025, 10, 25, 20, tzinfo=UTC), datetime(2026, 3, 28, 20, tzinfo=UTC))
+# The nights in which Europe (and Beirut) leave summer time and come to it, and Lord Howe and Brazil did: of 25, 23, 24½
+# and again 23 hours.
+STARTS = (
+    datetime(2025, 10, 25, 16, tzinfo=UTC),
+    datetime(2026, 3, 28, 18, tzinfo=UTC),
+    datetime(2026, 4, 4, 8, tzinfo=UTC),
+    datetime(2018, 11, 3, 20, tzinfo=UTC),
+)
 
 
 async def history(db: DatabaseManager, chance: random.Random) -> None:
@@ -44,14 +54,21 @@ async def history(db: DatabaseManager, chance: random.Random) -> None:
         for _ in range(chance.randrange(20, 60))
     ]
     for _ in range(150):
-        await step(db, chance, agents, prompts)
+        await step(db, chance, agents, prompts, chance.choice(definitions))
 
 
 def moment(chance: random.Random) -> datetime:
-    return chance.choice(STARTS) + timedelta(microseconds=chance.randrange(16 * 3600 * 10**6))
+    """A time in one of the nights, every other one where an hour begins, or right before."""
+    time = chance.choice(STARTS) + timedelta(microseconds=chance.randrange(16 * 3600 * 10**6))
+    if chance.random() < 0.5:
+        return time
+    quarter = time.replace(minute=15 * (time.minute // 15), second=0, microsecond=0)
+    return quarter - timedelta(microseconds=chance.randrange(2))
 
 
-async def step(db: DatabaseManager, chance: random.Random, agents: list[str], prompts: list[str]) -> None:
+async def step(
+    db: DatabaseManager, chance: random.Random, agents: list[str], prompts: list[str], definition: str
+) -> None:
     prompt, agent = chance.choice(prompts), chance.choice(agents)
     kind = chance.random()
     if kind < 0.6:
@@ -76,6 +93,10 @@ async def step(db: DatabaseManager, chance: random.Random, agents: list[str], pr
         await db.restore_prompt(prompt)
     elif kind < 0.94:
         await db.delete_agent(agent, soft=True)
+    elif kind < 0.95:
+        await db.delete_orchestrator_agent(definition, soft=True)
+    elif kind < 0.96:
+        await db.restore_orchestrator_agent(definition)
     else:
         await db.restore_agent(agent)
 
@@ -85,8 +106,17 @@ def questions(chance: random.Random, model: Model) -> Iterator[tuple[tuple[str, 
     groups: list[tuple[str, ...]] = [(), *((key,) for key in KEYS), *combinations(KEYS, 2)]
     groups += [tuple(chance.sample(KEYS, 3)) for _ in range(5)]
     agents = [*model.agents.values()]
+    several = [row["id"] for row in chance.sample(agents, 3)]
+    # Bounds that are times of rows: what is from then on, and what is before.
+    times = sorted(row["created_at"] for row in (*agents, *model.prompts))
+    early, late = sorted(chance.sample(times, 2))
     filters: list[dict[str, Any]] = [
         {},
+        {"since": early},
+        {"until": late},
+        {"since": early, "until": late, "model_used": ("größer", "gpt-5")},
+        {"since": early, "until": late, "agent_id": several, "subtree": True},
+        {"session_id": ("session-1", "session-2"), "agent_id": several},
         {"session_id": "session-1"},
         {"agent_id": chance.choice(agents)["id"]},
         {"agent_id": chance.choice(agents)["id"], "subtree": True},
@@ -98,7 +128,8 @@ def questions(chance: random.Random, model: Model) -> Iterator[tuple[tuple[str, 
     ]
     for group in groups:
         found = {**chance.choice(filters), "tz": chance.choice(ZONES)}
-        yield group, found | {"percentiles": chance.random() < 0.3, "include_deleted": chance.random() < 0.2}
+        found |= {"percentiles": chance.random() < 0.3, "include_deleted": chance.random() < 0.2}
+        yield group, found | ({"limit": chance.randrange(4)} if chance.random() < 0.1 else {})
 
 
 def flat(nodes: list[AgentNode]) -> Iterator[AgentNode]:

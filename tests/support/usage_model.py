@@ -58,7 +58,7 @@ class Model:
             own = [row for row in self.prompts if row["agent_id"] == agent["id"]]
             own = [row for row in own if keep_deleted or not row["deleted_at"]]
             for row in own:
-                if filters.get("model_used") not in (None, row["model_used"]) or not _between(row, filters):
+                if not _is_among(row["model_used"], filters.get("model_used")) or not _between(row, filters):
                     continue
                 groups.setdefault(self._group(group_by, agent, row, zone), []).append(row)
             more = dollars(agent["cost_usd"]) - sum((dollars(row["cost_usd"]) for row in own), Decimal(0))
@@ -69,17 +69,15 @@ class Model:
         if not group_by:
             groups.setdefault((), [])
         rows = [self._row(group_by, key, groups[key], beyond.get(key, Decimal(0)), percentiles) for key in groups]
-        return sorted(rows, key=_order(group_by))
+        return sorted(rows, key=_order(group_by))[: filters.get("limit")]
 
     def _has(self, agent: AgentRow, filters: Mapping[str, Any]) -> bool:
-        if filters.get("session_id") not in (None, agent["session_id"]):
+        if not _is_among(agent["session_id"], filters.get("session_id")):
             return False
-        if filters.get("orchestrator_agent_id") not in (None, agent["orchestrator_agent_id"]):
+        if not _is_among(agent["orchestrator_agent_id"], filters.get("orchestrator_agent_id")):
             return False
-        wanted = filters.get("agent_id")
-        if wanted is None:
-            return True
-        return wanted in self.line(agent["id"]) if filters.get("subtree") else wanted == agent["id"]
+        chosen = self.line(agent["id"]) if filters.get("subtree") else [agent["id"]]
+        return any(_is_among(one, filters.get("agent_id")) for one in chosen)
 
     def _group(self, group_by: Sequence[str], agent: AgentRow, prompt: PromptRow | None, zone: Any) -> tuple[Any, ...]:
         created = (prompt or agent)["created_at"]
@@ -125,6 +123,12 @@ class Model:
         row["first_at"] = min((prompt["created_at"] for prompt in prompts), default=None)
         row["last_at"] = max((prompt["created_at"] for prompt in prompts), default=None)
         return row
+
+
+def _is_among(value: str | None, wanted: str | Sequence[str] | None) -> bool:
+    if wanted is None:
+        return True
+    return value == wanted if isinstance(wanted, str) else value in wanted
 
 
 def _between(row: Any, filters: Mapping[str, Any]) -> bool:
