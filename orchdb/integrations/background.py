@@ -16,7 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 from sqlalchemy import URL
@@ -30,6 +30,8 @@ logger = logging.getLogger("orchdb")
 Address = str | os.PathLike[str] | URL | None
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 """Seconds between two tries while the database is away."""
+LARGE, MOST_BYTES = 4_096, 256 * 2**20
+"""From which size items are counted by it, and what those that wait may be together."""
 _writers: WeakSet[BackgroundWriter] = WeakSet()
 _abandoned: list[Any] = []
 """What a forked child has from its parent and may not close, which would tell the server or the file's locks."""
@@ -41,6 +43,13 @@ class _Mark:
     def __init__(self, *, last: bool = False) -> None:
         self.reached = threading.Event()
         self.last = last
+
+
+class _Large(NamedTuple):
+    """An item whose size counts while it waits."""
+
+    item: Any
+    size: int
 
 
 class Batch(Protocol):
@@ -59,6 +68,7 @@ class BackgroundWriter:
         batch_of: Makes a batch of some items, which are in order.
         name: What drops are logged as.
         capacity: How many items may wait.
+        most_bytes: How large those of them may be together that are large.
         batch: How many are stored at once, at most.
         interval: Seconds that items are gathered for.
         exit_timeout: Seconds that the end of the program waits for what is not stored yet.
@@ -75,6 +85,7 @@ class BackgroundWriter:
         *,
         name: str,
         capacity: int,
+        most_bytes: int,
         batch: int,
         interval: float,
         exit_timeout: float,
@@ -83,7 +94,7 @@ class BackgroundWriter:
         self._url, self._options = url, options
         self._manager()  # what is wrong with it is told here
         self._batch_of, self._name = batch_of, name
-        self._capacity, self._batch, self._interval = capacity, batch, interval
+        self._capacity, self._most_bytes, self._batch, self._interval = capacity, most_bytes, batch, interval
         self._exit_timeout = exit_timeout
         self._begin()
         _writers.add(self)
@@ -100,19 +111,35 @@ class BackgroundWriter:
         self._asleep, self._closed = True, False
         self._give_up_at: float | None = None
         self._told = 0
+        self._bytes = 0
         self.dropped = 0
 
     # -- from any thread --
 
-    def put(self, item: Any, *, leaving: int = 0) -> None:
-        """Hand an item over, or drop it if there is no room, or would be none for so many others."""
+    def put(self, item: Any, *, size: int = 0, leaving: int = 0) -> bool:
+        """Hand an item over, or drop it if there is no room, or would be none for so many others; whether it is taken.
+
+        Args:
+            item: The item.
+            size: About how many bytes of memory it takes.
+            leaving: For how many other items there must be room.
+        """
         queue = self._queue
         if len(queue) >= self._capacity - leaving or self._closed:
             self.drop(1)
-            return
+            return False
+        if size > LARGE:
+            # The lock is never held while anything is waited for; what is small is bounded by its number.
+            with self._lock:
+                if self._bytes + size > self._most_bytes:
+                    self.dropped += 1
+                    return False
+                self._bytes += size
+            item = _Large(item, size)
         queue.append(item)
         if self._asleep:
             self._wake()
+        return True
 
     def drop(self, number: int) -> None:
         """Count items that are not stored."""
@@ -230,14 +257,21 @@ class BackgroundWriter:
         for _ in range(len(self._queue) // self._batch + 1):
             items: list[Any] = []
             mark: _Mark | None = None
+            size = 0
             while self._queue and len(items) < self._batch and mark is None:
                 item = self._queue.popleft()
                 if isinstance(item, _Mark):
                     mark = item
+                elif isinstance(item, _Large):
+                    items.append(item.item)
+                    size += item.size
                 else:
                     items.append(item)
             if items:
                 await self._stored(items)
+            if size:
+                with self._lock:
+                    self._bytes -= size
             if mark is not None and mark.last:
                 return mark
             if mark is not None:

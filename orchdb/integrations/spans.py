@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -253,13 +253,18 @@ class SpanRows:
 
 
 class SpanBatch:
-    """Some beginnings and ends on their way to the database: those of a trace in order, the traces side by side."""
+    """Some beginnings and ends on their way to the database: those of a trace in order, the traces side by side.
 
-    def __init__(self, rows: SpanRows, spans: Iterable[tuple[bool, Seen]]) -> None:
+    Args:
+        rows: What writes them.
+        spans: For each the trace that it is of, and what reads it: whether it begins, and the span.
+    """
+
+    def __init__(self, rows: SpanRows, spans: Iterable[tuple[Hashable, Callable[[], tuple[bool, Seen]]]]) -> None:
         self._rows = rows
-        self._traces: dict[str, deque[tuple[bool, Seen]]] = {}
-        for begins, span in spans:
-            self._traces.setdefault(span.trace_id, deque()).append((begins, span))
+        self._traces: dict[Hashable, deque[Callable[[], tuple[bool, Seen]]]] = {}
+        for trace_id, event in spans:
+            self._traces.setdefault(trace_id, deque()).append(event)
         self._refused = 0
 
     async def store(self) -> int:
@@ -280,9 +285,9 @@ class SpanBatch:
                 raise failure
         return self._refused
 
-    async def _store(self, spans: deque[tuple[bool, Seen]]) -> None:
+    async def _store(self, spans: deque[Callable[[], tuple[bool, Seen]]]) -> None:
         while spans:
-            begins, span = spans[0]
+            begins, span = spans[0]()  # one by one: the program's own threads have their turn in between
             try:
                 await (self._rows.begin(span) if begins else self._rows.end(span))
             except ConstraintError:  # logged; an agent that somebody has deleted, for one thing
