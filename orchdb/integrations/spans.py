@@ -7,10 +7,12 @@ a file is imported that was also recorded live.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID, uuid5
 
@@ -20,6 +22,7 @@ from orchdb.manager import DatabaseManager
 from orchdb.operations.runs import AgentRun
 
 _NAMESPACE = UUID("5b0e6d0e-6f0f-5c8e-9d0a-6f7263686462")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MOST_TRACES = 10_000
 """That are remembered while spans of them are open: of some the end never comes."""
 _AT_A_TIME = 8
@@ -41,12 +44,19 @@ def id_of_span(trace_id: str, span_id: str) -> str:
     return str(uuid5(_NAMESPACE, f"{trace_id}:{span_id}"))
 
 
+def id_of(span: Seen) -> str:
+    """The id of the row that a span becomes: that of the row it was exported from, or one that follows from it."""
+    own = span.get("own_id")
+    return own if isinstance(own, str) and _UUID.fullmatch(own) else id_of_span(span.trace_id, span.span_id)
+
+
 @dataclass
 class _Node:
     """What is known of a span while its trace is open."""
 
     owner: str | None  # the agent that what is below the span belongs to
     session: str | None
+    agent: str | None = None  # that it is itself
     is_open: bool = True
 
 
@@ -80,13 +90,13 @@ class SpanRows:
         above = trace.nodes.get(span.parent_id or "")
         conversation = span.get("conversation")
         session = (above.session if above else None) or (None if conversation is None else str(conversation))
-        owner = above.owner if above else None
+        owner, agent = above.owner if above else None, None
         if span.kind == "agent":
             session = session or span.trace_id
-            owner = await self._begin_agent(span, session, owner)
+            agent = owner = await self._begin_agent(span, session, owner)
         elif span.kind is None and above is None:
             session = None  # the conversation of a span that is nothing to us is none
-        trace.nodes[span.span_id] = _Node(owner, session)
+        trace.nodes[span.span_id] = _Node(owner, session, agent)
         trace.open += 1
 
     async def end(self, span: Seen) -> None:
@@ -96,7 +106,9 @@ class SpanRows:
             await self.begin(span)  # there was no room for its beginning
         node = trace.nodes[span.span_id]
         if span.kind == "agent":
-            await self._end_agent(id_of_span(span.trace_id, span.span_id), span)
+            if node.agent is None:  # some say only at their end that they are agents
+                node.agent = await self._begin_agent(span, node.session or span.trace_id, node.owner)
+            await self._end_agent(node.agent, span)
         elif span.kind == "inference":
             await self._write_prompt(span, node.owner or await self._implicit(trace, span, node))
         elif span.kind == "tool" and node.owner is not None:
@@ -124,7 +136,7 @@ class SpanRows:
         description = span.get("agent_description")
         given = {"agent": span.get("agent_id"), "version": span.get("agent_version")}
         metadata = {"trace_id": span.trace_id, "span_id": span.span_id, **{k: v for k, v in given.items() if v}}
-        agent_id = id_of_span(span.trace_id, span.span_id)
+        agent_id = id_of(span)
         await self._open(agent_id, name, session, parent, span, metadata, str(description) if description else None)
         return agent_id
 
@@ -161,6 +173,7 @@ class SpanRows:
                     metadata=metadata,
                     id=agent_id,
                     created_at=began,
+                    cost_usd=span.get("unattributed") or 0.0,
                     exist_ok=True,
                 )
                 return
@@ -183,6 +196,8 @@ class SpanRows:
             await self._open(agent_id, name, session, None, span, metadata, description)
 
     async def _end_agent(self, agent_id: str, span: Seen, *, of_its_own: bool = True) -> None:
+        if of_its_own and span.get("own_status") in {"initializing", "pending", "planning", "executing", "reviewing"}:
+            return  # it was exported while it was at work
         changes: dict[str, Any] = {"status": span.status, "error_message": span.error_message} if of_its_own else {}
         changes = {"status": "completed", **changes}
         # If it was reaped meanwhile, it keeps the end that it got.
@@ -197,7 +212,7 @@ class SpanRows:
     # -- prompts and tool calls --
 
     async def _write_prompt(self, span: Seen, agent_id: str) -> None:
-        prompt_id = id_of_span(span.trace_id, span.span_id)
+        prompt_id = id_of(span)
         text, kind = asked(span)
         cost, priced_by = span.cost()
         model = span.get("model") or span.subject or None
@@ -214,9 +229,9 @@ class SpanRows:
         status, error_message = span.status, span.error_message
         await self._db.create_prompt(
             agent_id,
-            kind,
+            str(span.get("prompt_type") or kind),
             text,
-            None,
+            span.get("prompt_name"),
             status,
             None if model is None else str(model)[:500],
             metadata,
@@ -241,6 +256,8 @@ class SpanRows:
             "error": span.error_message,
         }
         details = {name: value for name, value in said.items() if value is not None}
+        if span.get("own_log") is not None and await self._has_line(span, agent_id):
+            return
         await self._db.create_agent_log(
             agent_id,
             "ERROR" if span.status == "failed" else "INFO",
@@ -250,6 +267,14 @@ class SpanRows:
             event_id=f"span:{span.trace_id}:{span.span_id}",
             created_at=moment(span.started),
         )
+
+    async def _has_line(self, span: Seen, agent_id: str) -> bool:
+        """Whether the line that a span was exported from is here."""
+        began, message = moment(span.started), str(span.get("tool_name") or span.subject)
+        lines = await self._db.get_agent_logs(
+            agent_id, log_type="tool_call", since=began, until=began + timedelta(microseconds=1)
+        )
+        return any(line["message"] == message and line["id"] == span.get("own_log") for line in lines)
 
 
 class SpanBatch:

@@ -1,11 +1,11 @@
-"""What is handed over while the store stands still: nobody waits for it, its memory is bounded, and it is no garbage."""
+"""What is handed over while the store stands still: nobody waits for it, it has a bound, and no collector walks it."""
 
 from __future__ import annotations
 
 import gc
-import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from orchdb.integrations.spans import SpanBatch
 from tests.integrations.test_logging import attached
 from tests.integrations.test_opentelemetry import CHAT, messages, usage
 
+logger_of = contextmanager(attached)
 NO_TIME = 30
 """Seconds; only a call that waits takes so long."""
 
@@ -71,7 +72,7 @@ async def test_a_record_is_taken_or_dropped_while_the_thread_that_writes_stands_
     tmp_path: Path, still_records: Still, caplog: pytest.LogCaptureFixture
 ) -> None:
     handler = DatabaseHandler(tmp_path / "a.db", capacity=100, interval=0)
-    for log in attached(handler):
+    with logger_of(handler) as log:
         log.info("First")
         assert still_records.reached.wait(NO_TIME)
         still_records.while_it_stands(lambda: [log.info("%d", number) for number in range(150)])
@@ -119,7 +120,7 @@ def test_what_waits_is_nothing_to_the_collector_of_cycles(
 ) -> None:
     handler, processor = DatabaseHandler(tmp_path / "a.db"), OrchdbSpanProcessor(tmp_path / "a.db")
     tracer = tracer_of(processor)
-    for log in attached(handler):
+    with logger_of(handler) as log:
 
         def work(number: int) -> None:
             for each in range(number):
@@ -143,7 +144,7 @@ def test_what_waits_is_nothing_to_the_collector_of_cycles(
 
 async def test_what_waits_has_a_bound_in_bytes_too(tmp_path: Path, still_records: Still) -> None:
     handler = DatabaseHandler(tmp_path / "a.db", most_bytes=1_000_000, interval=0)
-    for log in attached(handler):
+    with logger_of(handler) as log:
         log.info("First")
         assert still_records.reached.wait(NO_TIME)
         log.info("x" * 400_000)
