@@ -30,9 +30,12 @@ logger = logging.getLogger("orchdb")
 Address = str | os.PathLike[str] | URL | None
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 """Seconds between two tries while the database is away."""
+_TO_END = 0.25
+"""Seconds that the thread has for its end."""
 LARGE, MOST_BYTES = 4_096, 256 * 2**20
 """From which size items are counted by it, and what those that wait may be together."""
 _writers: WeakSet[BackgroundWriter] = WeakSet()
+_threads = set[int]()
 _abandoned: list[Any] = []
 """What a forked child has from its parent and may not close, which would tell the server or the file's locks."""
 
@@ -111,7 +114,8 @@ class BackgroundWriter:
         self._asleep, self._closed = True, False
         self._give_up_at: float | None = None
         self._told = 0
-        self._bytes = 0
+        self._bytes = self._in_hand = 0
+        self._abandoned = False
         self.dropped = 0
 
     # -- from any thread --
@@ -146,9 +150,19 @@ class BackgroundWriter:
         with self._lock:
             self.dropped += number
 
+    def _drop_in_hand(self, number: int) -> None:
+        """Count items of those in hand, unless whoever closed the writer has counted them."""
+        with self._lock:
+            self.dropped += 0 if self._abandoned else number
+
     def is_own_thread(self) -> bool:
         """Whether this is the thread that writes."""
         return self._thread is not None and self._thread.ident == threading.get_ident()
+
+    @staticmethod
+    def in_a_thread_of_ours() -> bool:
+        """Whether this is a thread that writes, of this writer or of another one."""
+        return threading.get_ident() in _threads
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was handed over before has been stored; at most so many seconds.
@@ -178,15 +192,25 @@ class BackgroundWriter:
         self._closed = True
         if self._thread is None and not self._queue:
             return True
-        self._give_up_at = steady() + seconds
+        end = steady() + seconds
+        self._give_up_at = end - min(seconds / 4, _TO_END)  # the thread needs some of it to come to its end
         before = self.dropped
         mark = _Mark(last=True)
-        self._until(mark, seconds + 1)
+        reached = self._until(mark, seconds)
         thread = self._thread
-        if thread is not None and mark.reached.is_set():
-            thread.join(seconds + 1)
+        if reached and thread is not None:
+            thread.join(max(end - steady(), _TO_END))
+        elif not reached:
+            self._abandon()
         self._tell()
-        return mark.reached.is_set() and self.dropped == before
+        return reached and self.dropped == before
+
+    def _abandon(self) -> None:
+        """Count what the thread has not stored, which may be waiting for the database for longer than anybody waits."""
+        waiting = sum(not isinstance(item, _Mark) for item in tuple(self._queue))
+        with self._lock:
+            self._abandoned = True
+            self.dropped += waiting + self._in_hand
 
     def flush_at_exit(self) -> None:
         """What the end of the program does; twice it takes no longer than once."""
@@ -219,7 +243,11 @@ class BackgroundWriter:
     # -- in the thread --
 
     def _run(self) -> None:
-        asyncio.run(self._work())
+        _threads.add(threading.get_ident())
+        try:
+            asyncio.run(self._work())
+        finally:
+            _threads.discard(threading.get_ident())
 
     def _woken(self) -> None:
         if not self._signal.done():
@@ -280,21 +308,23 @@ class BackgroundWriter:
 
     async def _stored(self, items: list[Any]) -> None:
         seconds, batch = _FIRST_PAUSE, self._batch_of(items)
+        self._in_hand = len(items)
         while True:
             try:
-                self.drop(await batch.store(await self._connected()))
+                self._drop_in_hand(await batch.store(await self._connected()))
                 break
             except OrchdbError:  # logged
                 if self._give_up_at is not None and steady() >= self._give_up_at:
-                    self.drop(len(items))
+                    self._drop_in_hand(len(items))
                     break
             except Exception as error:  # a mistake of ours must not end the thread; its text may hold what is private
                 logger.error("%s: %d items: %s", self._name, len(items), type(error).__name__)
-                self.drop(len(items))
+                self._drop_in_hand(len(items))
                 break
             left = None if self._give_up_at is None else max(self._give_up_at - steady(), 0.0)
             await pause(seconds if left is None else min(seconds, left))
             seconds = min(seconds * 2, _LONGEST_PAUSE)
+        self._in_hand = 0
         self._tell()
 
     async def _connected(self) -> DatabaseManager:
@@ -324,6 +354,7 @@ def _flush_all() -> None:
 
 
 def _forked() -> None:
+    _threads.clear()
     for writer in [*_writers]:
         writer.forked()
 

@@ -49,7 +49,7 @@ class LogBatch:
             except ConstraintError:
                 if len(self._lines) == 1:
                     return await self._refused(db)
-                # One of them names an agent that is gone: the others are not lost with it.
+                # One of them names an agent that is gone, or is too large: the others are not lost with it.
                 half = len(self._lines) // 2
                 self._singly = [LogBatch(self._lines[:half]), LogBatch(self._lines[half:])]
             else:
@@ -106,11 +106,19 @@ class LogBatch:
 
 def _row(line: Line) -> dict[str, Any]:
     levelno, name, message, created, given, agent_id = line
-    row = {"log_level": _level(levelno), "message": message, "created_at": datetime.fromtimestamp(created, UTC)}
+    row = {"log_level": _level(levelno), "message": message, "created_at": _moment(created)}
     details = None if given is None else dict(zip(given[::2], map(_value, given[1::2]), strict=True))
     if agent_id is None:
         return row | {"component": UNPORTABLE.sub("\ufffd", name)[:MAX_WORD] or "root", "details": details}
     return row | {"agent_id": agent_id, "log_type": _LOG_TYPE, "details": {"logger": name, **(details or {})}}
+
+
+def _moment(created: Any) -> datetime:
+    """When a record was made; now, if it says what is no time."""
+    try:
+        return datetime.fromtimestamp(created, UTC)
+    except (ArithmeticError, OSError, TypeError, ValueError):
+        return datetime.now(UTC)
 
 
 def _value(given: Any) -> Any:

@@ -24,6 +24,8 @@ _USUAL = frozenset({*logging.makeLogRecord({}).__dict__, "taskName", "message", 
 _USUAL_COUNT = len(logging.makeLogRecord({}).__dict__)
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _STAMP = "orchdb_agent_id"
+_LARGEST = 2**24
+"""Characters of a record; of a larger one so much of its message is stored, and ``cut``."""
 _EXCEPTIONS = logging.Formatter()
 _NONE = logging.Formatter("%(message)s")
 """Stands for no formatter, where ``logging.basicConfig`` would set one."""
@@ -101,7 +103,7 @@ class DatabaseHandler(logging.Handler):
 
     @property
     def dropped(self) -> int:
-        """How many records were not stored: there was no room, no time at the end, or they were refused."""
+        """How many records were not stored: no room, no time at the end, refused, or not to be formatted."""
         return self._writer.dropped
 
     def handle(self, record: logging.LogRecord) -> Any:
@@ -113,12 +115,13 @@ class DatabaseHandler(logging.Handler):
         Returns:
             What the filters returned; False for a record that is not taken.
         """
-        # Before any lock: the thread that writes logs too, while somebody may hold the lock and wait for it.
-        if record.name.partition(".")[0] in _OUR_OWN or self._writer.is_own_thread():
-            return False
         try:
+            # Before any lock: threads that write log too, while somebody may hold the lock and wait for it.
+            if str(record.name).partition(".")[0] in _OUR_OWN or self._writer.in_a_thread_of_ours():
+                return False
             passed: Any = self.filter(record)
         except Exception:  # a filter that fails is told as what cannot be formatted is
+            self._writer.drop(1)
             self.handleError(record)
             return False
         if passed:
@@ -144,9 +147,14 @@ class DatabaseHandler(logging.Handler):
             if details or len(given) > _USUAL_COUNT or record.exc_info or record.exc_text or record.stack_info:
                 details = _details(record, details)
                 size += sum(len(each) for each in details or () if isinstance(each, (str, bytes)))
+            if size > _LARGEST:
+                message, details = message[:_LARGEST], ("cut", True)
             agent_id = bound_agent() or given.get(_STAMP)
-            self._writer.put((record.levelno, record.name, message, record.created, details, agent_id), size=size)
+            name, number = str(record.name), record.levelno if isinstance(record.levelno, int) else logging.INFO
+            line = (number, name, message, record.created, details, None if agent_id is None else str(agent_id))
+            self._writer.put(line, size=size)
         except Exception:  # the promise of a handler
+            self._writer.drop(1)
             self.handleError(record)
 
     def flush(self) -> None:

@@ -7,6 +7,7 @@ a file is imported that was also recorded live.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
@@ -16,10 +17,12 @@ from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID, uuid5
 
-from orchdb.errors import ConstraintError, DuplicateError, MissingParentError, OperationError
+from orchdb.errors import ConstraintError, DuplicateError, MissingParentError, OperationError, OrchdbError
 from orchdb.integrations.genai import Seen, answered, asked, moment, parsed
 from orchdb.manager import DatabaseManager
 from orchdb.operations.runs import AgentRun
+
+logger = logging.getLogger("orchdb")
 
 _NAMESPACE = UUID("5b0e6d0e-6f0f-5c8e-9d0a-6f7263686462")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -316,5 +319,10 @@ class SpanBatch:
             try:
                 await (self._rows.begin(span) if begins else self._rows.end(span))
             except ConstraintError:  # logged; an agent that somebody has deleted, for one thing
+                self._refused += 1
+            except OrchdbError:
+                raise
+            except Exception as error:  # whatever a span says: the others are not lost with it
+                logger.error("OrchdbSpanProcessor: a span could not be stored: %s", type(error).__name__)
                 self._refused += 1
             spans.popleft()

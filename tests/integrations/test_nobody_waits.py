@@ -180,3 +180,36 @@ async def test_of_a_span_whose_texts_have_no_room_the_rest_is_kept(tmp_path: Pat
         assert [row["status"] for row in await db.list_agents()] == ["completed"]
         rows = await db.list_prompts()
     assert [(row["tokens_input"], len(row["prompt_text"])) for row in rows] == [(10, 400_000), (11, 400_000), (12, 0)]
+
+
+def test_closing_counts_what_waits_for_a_store_that_stands_still(tmp_path: Path, still_records: Still) -> None:
+    handler = DatabaseHandler(tmp_path / "a.db", exit_timeout=0.2, interval=0)
+    with logger_of(handler) as log:
+        log.info("First")
+        assert still_records.reached.wait(NO_TIME)
+        log.info("Second")
+        still_records.while_it_stands(handler.close)
+        assert handler.dropped == 2
+        log.info("Third")
+        assert handler.dropped == 3
+
+
+async def test_what_the_thread_of_one_handler_logs_another_one_does_not_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LogBatch.store
+
+    async def log_too(batch: LogBatch, db: DatabaseManager) -> int:
+        log.info("Stored")
+        return await store(batch, db)
+
+    monkeypatch.setattr(LogBatch, "store", log_too)
+    one, other = DatabaseHandler(tmp_path / "a.db"), DatabaseHandler(tmp_path / "a.db")
+    with logger_of(one) as log:
+        log.addHandler(other)
+        log.info("Once")
+        one.close()
+        other.close()
+        log.removeHandler(other)
+    async with DatabaseManager(tmp_path / "a.db") as db:
+        assert [row["message"] for row in await db.get_system_logs()] == ["Once", "Once"]
