@@ -65,6 +65,7 @@ COMMANDS = (
         BEGIN,
         "Import recorded runs of Claude Code, Codex and SWE-agent, each row once.",
     ),
+    Entry("export", "spans:export", CARE, "Write agents, prompts and tool calls for another program: as spans."),
     Entry("demo", "demo:demo", BEGIN, "Play a small session of several agents, and show what was stored."),
     Entry("scaffold", "scaffolding:scaffold", BEGIN, "Write the database module that a project carries."),
 )

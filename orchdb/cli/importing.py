@@ -13,6 +13,8 @@ import typer
 
 from orchdb.cli import options
 from orchdb.cli.output import Output
+from orchdb.cli.spans import import_spans
+from orchdb.integrations.traces import is_otlp
 from orchdb.location import resolve
 from orchdb.manager import DatabaseManager
 from orchdb.transcripts import (
@@ -47,6 +49,8 @@ def run_import(
 ) -> None:
     """Import recorded runs of Claude Code, Codex and SWE-agent, each row once.
 
+    A file of OTLP-JSON, the spans of an agent's run, is known by how it begins.
+
     Examples: orchdb import --dry-run · orchdb import claude --no-content · orchdb import runs/ --db runs.db
     """
     words = [*(what or ())]
@@ -56,6 +60,15 @@ def run_import(
     for path in words:
         if not Path(path).expanduser().exists():
             raise typer.BadParameter(f"there is no {path}", param_hint="PATH")
+    spans = [path for path in map(Path, words) if is_otlp(path.expanduser())]
+    if spans:
+        if watch:
+            raise typer.BadParameter("--watch follows transcripts, and no files of spans")
+        url = resolve(db, "--db")
+        import_spans(url, [*map(Path.expanduser, spans)], dry_run=dry_run, content=not no_content, as_json=as_json)
+        words = [word for word in words if Path(word) not in spans]
+        if not words:
+            return
     paths = words or None
     found = find_transcripts(paths, sources=sources)
     messages = Output(stderr=True)

@@ -16,7 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 from sqlalchemy import URL
@@ -30,7 +30,12 @@ logger = logging.getLogger("orchdb")
 Address = str | os.PathLike[str] | URL | None
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 """Seconds between two tries while the database is away."""
+_TO_END = 0.25
+"""Seconds that the thread has for its end."""
+LARGE, MOST_BYTES = 4_096, 256 * 2**20
+"""From which size items are counted by it, and what those that wait may be together."""
 _writers: WeakSet[BackgroundWriter] = WeakSet()
+_threads = set[int]()
 _abandoned: list[Any] = []
 """What a forked child has from its parent and may not close, which would tell the server or the file's locks."""
 
@@ -41,6 +46,13 @@ class _Mark:
     def __init__(self, *, last: bool = False) -> None:
         self.reached = threading.Event()
         self.last = last
+
+
+class _Large(NamedTuple):
+    """An item whose size counts while it waits."""
+
+    item: Any
+    size: int
 
 
 class Batch(Protocol):
@@ -59,6 +71,7 @@ class BackgroundWriter:
         batch_of: Makes a batch of some items, which are in order.
         name: What drops are logged as.
         capacity: How many items may wait.
+        most_bytes: How large those of them may be together that are large.
         batch: How many are stored at once, at most.
         interval: Seconds that items are gathered for.
         exit_timeout: Seconds that the end of the program waits for what is not stored yet.
@@ -75,6 +88,7 @@ class BackgroundWriter:
         *,
         name: str,
         capacity: int,
+        most_bytes: int,
         batch: int,
         interval: float,
         exit_timeout: float,
@@ -83,7 +97,7 @@ class BackgroundWriter:
         self._url, self._options = url, options
         self._manager()  # what is wrong with it is told here
         self._batch_of, self._name = batch_of, name
-        self._capacity, self._batch, self._interval = capacity, batch, interval
+        self._capacity, self._most_bytes, self._batch, self._interval = capacity, most_bytes, batch, interval
         self._exit_timeout = exit_timeout
         self._begin()
         _writers.add(self)
@@ -100,28 +114,55 @@ class BackgroundWriter:
         self._asleep, self._closed = True, False
         self._give_up_at: float | None = None
         self._told = 0
+        self._bytes = self._in_hand = 0
+        self._abandoned = False
         self.dropped = 0
 
     # -- from any thread --
 
-    def put(self, item: Any, *, leaving: int = 0) -> None:
-        """Hand an item over, or drop it if there is no room, or would be none for so many others."""
+    def put(self, item: Any, *, size: int = 0, leaving: int = 0) -> bool:
+        """Hand an item over, or drop it if there is no room, or would be none for so many others; whether it is taken.
+
+        Args:
+            item: The item.
+            size: About how many bytes of memory it takes.
+            leaving: For how many other items there must be room.
+        """
         queue = self._queue
         if len(queue) >= self._capacity - leaving or self._closed:
             self.drop(1)
-            return
+            return False
+        if size > LARGE:
+            # The lock is never held while anything is waited for; what is small is bounded by its number.
+            with self._lock:
+                if self._bytes + size > self._most_bytes:
+                    self.dropped += 1
+                    return False
+                self._bytes += size
+            item = _Large(item, size)
         queue.append(item)
         if self._asleep:
             self._wake()
+        return True
 
     def drop(self, number: int) -> None:
         """Count items that are not stored."""
         with self._lock:
             self.dropped += number
 
+    def _drop_in_hand(self, number: int) -> None:
+        """Count items of those in hand, unless whoever closed the writer has counted them."""
+        with self._lock:
+            self.dropped += 0 if self._abandoned else number
+
     def is_own_thread(self) -> bool:
         """Whether this is the thread that writes."""
         return self._thread is not None and self._thread.ident == threading.get_ident()
+
+    @staticmethod
+    def in_a_thread_of_ours() -> bool:
+        """Whether this is a thread that writes, of this writer or of another one."""
+        return threading.get_ident() in _threads
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was handed over before has been stored; at most so many seconds.
@@ -151,15 +192,25 @@ class BackgroundWriter:
         self._closed = True
         if self._thread is None and not self._queue:
             return True
-        self._give_up_at = steady() + seconds
+        end = steady() + seconds
+        self._give_up_at = end - min(seconds / 4, _TO_END)  # the thread needs some of it to come to its end
         before = self.dropped
         mark = _Mark(last=True)
-        self._until(mark, seconds + 1)
+        reached = self._until(mark, seconds)
         thread = self._thread
-        if thread is not None and mark.reached.is_set():
-            thread.join(seconds + 1)
+        if reached and thread is not None:
+            thread.join(max(end - steady(), _TO_END))
+        elif not reached:
+            self._abandon()
         self._tell()
-        return mark.reached.is_set() and self.dropped == before
+        return reached and self.dropped == before
+
+    def _abandon(self) -> None:
+        """Count what the thread has not stored, which may be waiting for the database for longer than anybody waits."""
+        waiting = sum(not isinstance(item, _Mark) for item in tuple(self._queue))
+        with self._lock:
+            self._abandoned = True
+            self.dropped += waiting + self._in_hand
 
     def flush_at_exit(self) -> None:
         """What the end of the program does; twice it takes no longer than once."""
@@ -192,7 +243,11 @@ class BackgroundWriter:
     # -- in the thread --
 
     def _run(self) -> None:
-        asyncio.run(self._work())
+        _threads.add(threading.get_ident())
+        try:
+            asyncio.run(self._work())
+        finally:
+            _threads.discard(threading.get_ident())
 
     def _woken(self) -> None:
         if not self._signal.done():
@@ -230,14 +285,21 @@ class BackgroundWriter:
         for _ in range(len(self._queue) // self._batch + 1):
             items: list[Any] = []
             mark: _Mark | None = None
+            size = 0
             while self._queue and len(items) < self._batch and mark is None:
                 item = self._queue.popleft()
                 if isinstance(item, _Mark):
                     mark = item
+                elif isinstance(item, _Large):
+                    items.append(item.item)
+                    size += item.size
                 else:
                     items.append(item)
             if items:
                 await self._stored(items)
+            if size:
+                with self._lock:
+                    self._bytes -= size
             if mark is not None and mark.last:
                 return mark
             if mark is not None:
@@ -246,21 +308,23 @@ class BackgroundWriter:
 
     async def _stored(self, items: list[Any]) -> None:
         seconds, batch = _FIRST_PAUSE, self._batch_of(items)
+        self._in_hand = len(items)
         while True:
             try:
-                self.drop(await batch.store(await self._connected()))
+                self._drop_in_hand(await batch.store(await self._connected()))
                 break
             except OrchdbError:  # logged
                 if self._give_up_at is not None and steady() >= self._give_up_at:
-                    self.drop(len(items))
+                    self._drop_in_hand(len(items))
                     break
             except Exception as error:  # a mistake of ours must not end the thread; its text may hold what is private
                 logger.error("%s: %d items: %s", self._name, len(items), type(error).__name__)
-                self.drop(len(items))
+                self._drop_in_hand(len(items))
                 break
             left = None if self._give_up_at is None else max(self._give_up_at - steady(), 0.0)
             await pause(seconds if left is None else min(seconds, left))
             seconds = min(seconds * 2, _LONGEST_PAUSE)
+        self._in_hand = 0
         self._tell()
 
     async def _connected(self) -> DatabaseManager:
@@ -290,6 +354,7 @@ def _flush_all() -> None:
 
 
 def _forked() -> None:
+    _threads.clear()
     for writer in [*_writers]:
         writer.forked()
 

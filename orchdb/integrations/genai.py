@@ -43,8 +43,19 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "output_messages": ("gen_ai.output.messages",),
     "system_instructions": ("gen_ai.system_instructions",),
     "error_type": ("error.type",),
+    "span_kind": ("traceloop.span.kind",),
+    # What orchdb's own export says beside the conventions, so that its import gives the same rows again.
+    "own_id": ("orchdb.id",),
+    "own_status": ("orchdb.status",),
+    "own_log": ("orchdb.log_id",),
+    "prompt_type": ("orchdb.prompt_type",),
+    "prompt_name": ("orchdb.prompt_name",),
+    "unattributed": ("orchdb.unattributed_usd",),
 }
 """What is read, and the attributes that say it."""
+
+CONTENT = ("input_messages", "output_messages", "system_instructions", "tool_arguments", "tool_result")
+"""Those of them that hold what models and tools were given and gave."""
 
 KINDS: Mapping[str, str] = {
     "invoke_agent": "agent",
@@ -103,7 +114,9 @@ class Seen:
     @property
     def kind(self) -> str | None:
         """What it is: ``agent``, ``inference``, ``tool``, ``group``; or nothing to us."""
-        return KINDS.get(self.operation)
+        kind = KINDS.get(self.operation)
+        # Some say of a crew and of its tasks that they are agents, too.
+        return "group" if kind == "agent" and self.get("span_kind") in {"workflow", "task"} else kind
 
     @property
     def subject(self) -> str:
@@ -113,6 +126,8 @@ class Seen:
     @property
     def status(self) -> Any:
         """How it ended: ``completed``, ``failed`` or ``cancelled``."""
+        if self.get("own_status") in {"completed", "failed", "cancelled"}:
+            return self.get("own_status")
         kinds = {str(each.get("exception.type")) for each in self.exceptions} | {str(self.get("error_type"))}
         if kinds & _CANCELLATIONS:
             return "cancelled"

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from orjson import loads
 from sqlalchemy import select
 
 from orchdb.errors import ConnectionLostError, ConstraintError
@@ -17,9 +18,12 @@ from orchdb.tables import agent_logs, system_logs
 
 logger = logging.getLogger("orchdb")
 
-Line = tuple[int, str, str, float, dict[str, Any] | None, str | None]
+Details = tuple[Any, ...]
+"""Names and values by turns: scalars as they are, and of whatever else the bytes of its JSON."""
+Line = tuple[int, str, str, float, Details | None, str | None]
 """What is made of a record by its caller: the level's number, the logger's name, the message, the time in seconds since
-1970, the details and the agent."""
+1970, the details and the agent. Tuples of texts and numbers, which Python's collector of cycles passes over: as many as
+may wait cost the program none of its long pauses."""
 _LOG_TYPE = "log"
 
 
@@ -45,7 +49,7 @@ class LogBatch:
             except ConstraintError:
                 if len(self._lines) == 1:
                     return await self._refused(db)
-                # One of them names an agent that is gone: the others are not lost with it.
+                # One of them names an agent that is gone, or is too large: the others are not lost with it.
                 half = len(self._lines) // 2
                 self._singly = [LogBatch(self._lines[:half]), LogBatch(self._lines[half:])]
             else:
@@ -95,22 +99,30 @@ class LogBatch:
         if agent_id is None:
             logger.warning("DatabaseHandler: a record was refused, and is dropped")
             return 1
-        self._lines = [(levelno, name, message, created, {"agent_id": agent_id, **(details or {})}, None)]
+        self._lines = [(levelno, name, message, created, ("agent_id", agent_id, *(details or ())), None)]
         self._id = f"logging:{new_id()}"
         return await self.store(db)
 
 
 def _row(line: Line) -> dict[str, Any]:
-    levelno, name, message, created, details, agent_id = line
-    row = {
-        "log_level": _level(levelno),
-        "message": message,
-        "details": details,
-        "created_at": datetime.fromtimestamp(created, UTC),
-    }
+    levelno, name, message, created, given, agent_id = line
+    row = {"log_level": _level(levelno), "message": message, "created_at": _moment(created)}
+    details = None if given is None else dict(zip(given[::2], map(_value, given[1::2]), strict=True))
     if agent_id is None:
-        return row | {"component": UNPORTABLE.sub("\ufffd", name)[:MAX_WORD] or "root"}
+        return row | {"component": UNPORTABLE.sub("\ufffd", name)[:MAX_WORD] or "root", "details": details}
     return row | {"agent_id": agent_id, "log_type": _LOG_TYPE, "details": {"logger": name, **(details or {})}}
+
+
+def _moment(created: Any) -> datetime:
+    """When a record was made; now, if it says what is no time."""
+    try:
+        return datetime.fromtimestamp(created, UTC)
+    except (ArithmeticError, OSError, TypeError, ValueError):
+        return datetime.now(UTC)
+
+
+def _value(given: Any) -> Any:
+    return loads(given) if type(given) is bytes else given
 
 
 def _level(levelno: int) -> LogLevel:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
-from orjson import loads
 from sqlalchemy import URL
 
 from orchdb.bound_agent import bind_agent, bound_agent
 from orchdb.errors import InvalidValueError
-from orchdb.integrations.background import BackgroundWriter
-from orchdb.integrations.log_batches import LogBatch
+from orchdb.integrations.background import MOST_BYTES, BackgroundWriter
+from orchdb.integrations.log_batches import Details, LogBatch
 from orchdb.schema.json_values import encode_json
 
 __all__ = ["DatabaseHandler", "bind_agent", "stamp_agent"]
@@ -24,6 +24,8 @@ _USUAL = frozenset({*logging.makeLogRecord({}).__dict__, "taskName", "message", 
 _USUAL_COUNT = len(logging.makeLogRecord({}).__dict__)
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _STAMP = "orchdb_agent_id"
+_LARGEST = 2**24
+"""Characters of a record; of a larger one so much of its message is stored, and ``cut``."""
 _EXCEPTIONS = logging.Formatter()
 _NONE = logging.Formatter("%(message)s")
 """Stands for no formatter, where ``logging.basicConfig`` would set one."""
@@ -56,13 +58,14 @@ class DatabaseHandler(logging.Handler):
 
     Records are written in batches by a thread of the handler's own, with a connection of its own, which begins with the
     first record; a forked process has a thread of its own. Logging never waits and never raises: while the database is
-    away records are kept, up to ``capacity``, and further ones are dropped, counted in ``dropped`` and told to the
-    logger ``orchdb``. Records of orchdb itself and of SQLAlchemy and the drivers are never taken.
+    away records are kept, up to ``capacity`` and ``most_bytes``, and further ones are dropped, counted in ``dropped``
+    and told to the logger ``orchdb``. Records of orchdb itself and of SQLAlchemy and the drivers are never taken.
 
     Args:
         url: Where to: a path or a URL, as for ``DatabaseManager``.
         level: The least level of records to take.
         capacity: How many records may wait in memory.
+        most_bytes: How long the texts of large ones may be, together.
         interval: Seconds in which records are gathered for one transaction.
         exit_timeout: Seconds that ``flush()``, ``close()`` and the end of the program wait for what is not stored yet.
         **options: Further parameters of ``DatabaseManager``, such as ``upgrade``.
@@ -77,6 +80,7 @@ class DatabaseHandler(logging.Handler):
         level: int | str = logging.NOTSET,
         *,
         capacity: int = 100_000,
+        most_bytes: int = MOST_BYTES,
         interval: float = 0.1,
         exit_timeout: float = 5.0,
         **options: Any,
@@ -90,7 +94,8 @@ class DatabaseHandler(logging.Handler):
             LogBatch,
             name="DatabaseHandler",
             capacity=capacity,
-            batch=2_000,
+            most_bytes=most_bytes,
+            batch=500,  # larger ones hold the interpreter for longer, and their rows live until a full collection
             interval=interval,
             exit_timeout=exit_timeout,
             options={"pool_size": 2, **options},
@@ -98,7 +103,7 @@ class DatabaseHandler(logging.Handler):
 
     @property
     def dropped(self) -> int:
-        """How many records were not stored: there was no room, no time at the end, or they were refused."""
+        """How many records were not stored: no room, no time at the end, refused, or not to be formatted."""
         return self._writer.dropped
 
     def handle(self, record: logging.LogRecord) -> Any:
@@ -110,10 +115,15 @@ class DatabaseHandler(logging.Handler):
         Returns:
             What the filters returned; False for a record that is not taken.
         """
-        # Before any lock: the thread that writes logs too, while somebody may hold the lock and wait for it.
-        if record.name.partition(".")[0] in _OUR_OWN or self._writer.is_own_thread():
+        try:
+            # Before any lock: threads that write log too, while somebody may hold the lock and wait for it.
+            if str(record.name).partition(".")[0] in _OUR_OWN or self._writer.in_a_thread_of_ours():
+                return False
+            passed: Any = self.filter(record)
+        except Exception:  # a filter that fails is told as what cannot be formatted is
+            self._writer.drop(1)
+            self.handleError(record)
             return False
-        passed: Any = self.filter(record)
         if passed:
             self.emit(passed if isinstance(passed, logging.LogRecord) else record)
         return passed
@@ -126,18 +136,25 @@ class DatabaseHandler(logging.Handler):
         """
         try:
             given = record.__dict__
-            details: dict[str, Any] | None = None
+            details: Details | None = None
             if self.formatter is not None and self.formatter is not _NONE:
                 message = self.formatter.format(record)
             elif type(record.msg) is str and not record.args:
                 message = record.msg
             else:
                 message, details = _told(record)
-            if len(given) > _USUAL_COUNT or record.exc_info or record.exc_text or record.stack_info:
+            size = len(message)
+            if details or len(given) > _USUAL_COUNT or record.exc_info or record.exc_text or record.stack_info:
                 details = _details(record, details)
+                size += sum(len(each) for each in details or () if isinstance(each, (str, bytes)))
+            if size > _LARGEST:
+                message, details = message[:_LARGEST], ("cut", True)
             agent_id = bound_agent() or given.get(_STAMP)
-            self._writer.put((record.levelno, record.name, message, record.created, details, agent_id))
+            name, number = str(record.name), record.levelno if isinstance(record.levelno, int) else logging.INFO
+            line = (number, name, message, record.created, details, None if agent_id is None else str(agent_id))
+            self._writer.put(line, size=size)
         except Exception:  # the promise of a handler
+            self._writer.drop(1)
             self.handleError(record)
 
     def flush(self) -> None:
@@ -150,7 +167,7 @@ class DatabaseHandler(logging.Handler):
         super().close()
 
 
-def _told(record: logging.LogRecord) -> tuple[str, dict[str, Any] | None]:
+def _told(record: logging.LogRecord) -> tuple[str, Details | None]:
     """The message; of a dictionary, as structlog hands them over, its event, and the rest of it."""
     given: Any = record.msg
     if isinstance(given, Mapping) and not record.args:
@@ -164,24 +181,27 @@ def _items(mapping: Any) -> Iterable[tuple[Any, Any]]:
     return items
 
 
-def _details(record: logging.LogRecord, details: dict[str, Any] | None) -> dict[str, Any] | None:
+def _details(record: logging.LogRecord, details: Details | None) -> Details | None:
     """What a record has beside its message, as it is now: the caller may change it later."""
-    found = details or {}
+    found = details or ()
     given = record.__dict__
     if len(given) > _USUAL_COUNT:
-        found |= _plain({key: given[key] for key in given if key not in _USUAL})
+        found += _plain({key: given[key] for key in given if key not in _USUAL})
     if record.exc_info and not record.exc_text:
         record.exc_text = _EXCEPTIONS.formatException(record.exc_info)  # kept there for other handlers, as usual
     if record.exc_text:
-        found["exception"] = record.exc_text
+        found += ("exception", record.exc_text)
     if record.stack_info:
-        found["stack"] = record.stack_info
+        found += ("stack", record.stack_info)
     return found or None
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Values that JSON holds; of others their text. What begins with an underscore is for those who handle records."""
-    return {key: _value(value) for key, value in values.items() if not key.startswith("_")}
+def _plain(values: dict[str, Any]) -> Details:
+    """Names and values; what is no scalar as the bytes of JSON, and what JSON does not hold as text.
+
+    What begins with an underscore is for those who handle records.
+    """
+    return tuple(chain.from_iterable((key, _value(values[key])) for key in values if not key.startswith("_")))
 
 
 def _value(value: Any) -> Any:
@@ -189,7 +209,7 @@ def _value(value: Any) -> Any:
         return value
     try:
         encoded = encode_json(value, "details")
-        return None if encoded is None else loads(encoded)
+        return None if encoded is None else encoded.encode()
     except Exception:  # whatever an object of the caller's does
         return _text(value)
 

@@ -7,19 +7,25 @@ a file is imported that was also recorded live.
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID, uuid5
 
-from orchdb.errors import ConstraintError, DuplicateError, MissingParentError, OperationError
+from orchdb.errors import ConstraintError, DuplicateError, MissingParentError, OperationError, OrchdbError
 from orchdb.integrations.genai import Seen, answered, asked, moment, parsed
 from orchdb.manager import DatabaseManager
 from orchdb.operations.runs import AgentRun
 
+logger = logging.getLogger("orchdb")
+
 _NAMESPACE = UUID("5b0e6d0e-6f0f-5c8e-9d0a-6f7263686462")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MOST_TRACES = 10_000
 """That are remembered while spans of them are open: of some the end never comes."""
 _AT_A_TIME = 8
@@ -41,12 +47,19 @@ def id_of_span(trace_id: str, span_id: str) -> str:
     return str(uuid5(_NAMESPACE, f"{trace_id}:{span_id}"))
 
 
+def id_of(span: Seen) -> str:
+    """The id of the row that a span becomes: that of the row it was exported from, or one that follows from it."""
+    own = span.get("own_id")
+    return own if isinstance(own, str) and _UUID.fullmatch(own) else id_of_span(span.trace_id, span.span_id)
+
+
 @dataclass
 class _Node:
     """What is known of a span while its trace is open."""
 
     owner: str | None  # the agent that what is below the span belongs to
     session: str | None
+    agent: str | None = None  # that it is itself
     is_open: bool = True
 
 
@@ -80,13 +93,13 @@ class SpanRows:
         above = trace.nodes.get(span.parent_id or "")
         conversation = span.get("conversation")
         session = (above.session if above else None) or (None if conversation is None else str(conversation))
-        owner = above.owner if above else None
+        owner, agent = above.owner if above else None, None
         if span.kind == "agent":
             session = session or span.trace_id
-            owner = await self._begin_agent(span, session, owner)
+            agent = owner = await self._begin_agent(span, session, owner)
         elif span.kind is None and above is None:
             session = None  # the conversation of a span that is nothing to us is none
-        trace.nodes[span.span_id] = _Node(owner, session)
+        trace.nodes[span.span_id] = _Node(owner, session, agent)
         trace.open += 1
 
     async def end(self, span: Seen) -> None:
@@ -96,7 +109,9 @@ class SpanRows:
             await self.begin(span)  # there was no room for its beginning
         node = trace.nodes[span.span_id]
         if span.kind == "agent":
-            await self._end_agent(id_of_span(span.trace_id, span.span_id), span)
+            if node.agent is None:  # some say only at their end that they are agents
+                node.agent = await self._begin_agent(span, node.session or span.trace_id, node.owner)
+            await self._end_agent(node.agent, span)
         elif span.kind == "inference":
             await self._write_prompt(span, node.owner or await self._implicit(trace, span, node))
         elif span.kind == "tool" and node.owner is not None:
@@ -124,7 +139,7 @@ class SpanRows:
         description = span.get("agent_description")
         given = {"agent": span.get("agent_id"), "version": span.get("agent_version")}
         metadata = {"trace_id": span.trace_id, "span_id": span.span_id, **{k: v for k, v in given.items() if v}}
-        agent_id = id_of_span(span.trace_id, span.span_id)
+        agent_id = id_of(span)
         await self._open(agent_id, name, session, parent, span, metadata, str(description) if description else None)
         return agent_id
 
@@ -161,6 +176,7 @@ class SpanRows:
                     metadata=metadata,
                     id=agent_id,
                     created_at=began,
+                    cost_usd=span.get("unattributed") or 0.0,
                     exist_ok=True,
                 )
                 return
@@ -183,6 +199,8 @@ class SpanRows:
             await self._open(agent_id, name, session, None, span, metadata, description)
 
     async def _end_agent(self, agent_id: str, span: Seen, *, of_its_own: bool = True) -> None:
+        if of_its_own and span.get("own_status") in {"initializing", "pending", "planning", "executing", "reviewing"}:
+            return  # it was exported while it was at work
         changes: dict[str, Any] = {"status": span.status, "error_message": span.error_message} if of_its_own else {}
         changes = {"status": "completed", **changes}
         # If it was reaped meanwhile, it keeps the end that it got.
@@ -197,7 +215,7 @@ class SpanRows:
     # -- prompts and tool calls --
 
     async def _write_prompt(self, span: Seen, agent_id: str) -> None:
-        prompt_id = id_of_span(span.trace_id, span.span_id)
+        prompt_id = id_of(span)
         text, kind = asked(span)
         cost, priced_by = span.cost()
         model = span.get("model") or span.subject or None
@@ -214,9 +232,9 @@ class SpanRows:
         status, error_message = span.status, span.error_message
         await self._db.create_prompt(
             agent_id,
-            kind,
+            str(span.get("prompt_type") or kind),
             text,
-            None,
+            span.get("prompt_name"),
             status,
             None if model is None else str(model)[:500],
             metadata,
@@ -241,6 +259,8 @@ class SpanRows:
             "error": span.error_message,
         }
         details = {name: value for name, value in said.items() if value is not None}
+        if span.get("own_log") is not None and await self._has_line(span, agent_id):
+            return
         await self._db.create_agent_log(
             agent_id,
             "ERROR" if span.status == "failed" else "INFO",
@@ -251,15 +271,28 @@ class SpanRows:
             created_at=moment(span.started),
         )
 
+    async def _has_line(self, span: Seen, agent_id: str) -> bool:
+        """Whether the line that a span was exported from is here."""
+        began, message = moment(span.started), str(span.get("tool_name") or span.subject)
+        lines = await self._db.get_agent_logs(
+            agent_id, log_type="tool_call", since=began, until=began + timedelta(microseconds=1)
+        )
+        return any(line["message"] == message and line["id"] == span.get("own_log") for line in lines)
+
 
 class SpanBatch:
-    """Some beginnings and ends on their way to the database: those of a trace in order, the traces side by side."""
+    """Some beginnings and ends on their way to the database: those of a trace in order, the traces side by side.
 
-    def __init__(self, rows: SpanRows, spans: Iterable[tuple[bool, Seen]]) -> None:
+    Args:
+        rows: What writes them.
+        spans: For each the trace that it is of, and what reads it: whether it begins, and the span.
+    """
+
+    def __init__(self, rows: SpanRows, spans: Iterable[tuple[Hashable, Callable[[], tuple[bool, Seen]]]]) -> None:
         self._rows = rows
-        self._traces: dict[str, deque[tuple[bool, Seen]]] = {}
-        for begins, span in spans:
-            self._traces.setdefault(span.trace_id, deque()).append((begins, span))
+        self._traces: dict[Hashable, deque[Callable[[], tuple[bool, Seen]]]] = {}
+        for trace_id, event in spans:
+            self._traces.setdefault(trace_id, deque()).append(event)
         self._refused = 0
 
     async def store(self) -> int:
@@ -280,11 +313,16 @@ class SpanBatch:
                 raise failure
         return self._refused
 
-    async def _store(self, spans: deque[tuple[bool, Seen]]) -> None:
+    async def _store(self, spans: deque[Callable[[], tuple[bool, Seen]]]) -> None:
         while spans:
-            begins, span = spans[0]
+            begins, span = spans[0]()  # one by one: the program's own threads have their turn in between
             try:
                 await (self._rows.begin(span) if begins else self._rows.end(span))
             except ConstraintError:  # logged; an agent that somebody has deleted, for one thing
+                self._refused += 1
+            except OrchdbError:
+                raise
+            except Exception as error:  # whatever a span says: the others are not lost with it
+                logger.error("OrchdbSpanProcessor: a span could not be stored: %s", type(error).__name__)
                 self._refused += 1
             spans.popleft()

@@ -159,33 +159,116 @@ def _provider_for_all() -> Any:
     return _PROVIDER
 
 
+def _answers(request: Any) -> Any:
+    """What stands for OpenAI: the lead asks the scout, and is done when it has been answered."""
+    given = json.loads(request.content)
+    calls = given["model"] == "lead-model" and "found it" not in request.content.decode()
+    text = "done" if given["model"] == "lead-model" else "found it"
+    call = {"type": "function_call", "id": "f1", "call_id": "c1", "name": "ask_scout", "arguments": '{"question": "a"}'}
+    content = [{"type": "output_text", "text": text, "annotations": []}]
+    said = {"type": "message", "id": "m1", "role": "assistant", "content": content}
+    usage = {
+        "input_tokens": 50,
+        "input_tokens_details": {"cached_tokens": 10, "cache_write_tokens": 0},
+        "output_tokens": 5,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 55,
+    }
+    answer = {"id": "r1", "object": "response", "created_at": 1, "status": "completed", "model": given["model"]}
+    answer |= {"output": [{**(call if calls else said), "status": "completed"}], "usage": usage}
+    return {**answer, "parallel_tool_calls": False, "tool_choice": "auto", "tools": []}
+
+
 async def test_openai_agents(watched: Watched) -> None:
-    pytest.importorskip("agents.testing")
-    genai = pytest.importorskip("opentelemetry.instrumentation.genai.openai_agents")
-    from agents import Agent, Runner, function_tool, set_trace_processors
-    from agents.testing import ScriptedModel, assistant_message, function_call
+    openai = pytest.importorskip("openai")
+    agents = pytest.importorskip("agents")
+    of_agents = pytest.importorskip("opentelemetry.instrumentation.genai.openai_agents")
+    of_calls = pytest.importorskip("opentelemetry.instrumentation.genai.openai")
+    import httpx
 
-    set_trace_processors([])  # the one that sends them to OpenAI
-    instrumentor = genai.OpenAIAgentsInstrumentor()
-    instrumentor.instrument(tracer_provider=watched.provider)
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=_answers(request)))
+    client = openai.AsyncOpenAI(api_key="none", http_client=httpx.AsyncClient(transport=transport))
+    agents.set_trace_processors([])  # the one that sends them to OpenAI
+    instrumentors = (of_calls.OpenAIInstrumentor(), of_agents.OpenAIAgentsInstrumentor())
+    for each in instrumentors:
+        each.instrument(tracer_provider=watched.provider)
+    totals: list[Any] = []
     try:
-        scout = Agent(name="scout", model=ScriptedModel([[assistant_message("found it")]]))
+        scout = agents.Agent("scout", model=agents.OpenAIResponsesModel("scout-model", client))
 
-        @function_tool
         async def ask_scout(question: str) -> str:
             await watched.note()
-            return str((await Runner.run(scout, question)).final_output)
+            result = await agents.Runner.run(scout, question)
+            totals.append(result.context_wrapper.usage)
+            return str(result.final_output)
 
-        steps = [[function_call("ask_scout", '{"question": "a"}', call_id="c1")], [assistant_message("done")]]
-        lead = Agent(name="lead", model=ScriptedModel(steps), tools=[ask_scout])
-        await Runner.run(lead, QUESTION)
+        model = agents.OpenAIResponsesModel("lead-model", client)
+        lead = agents.Agent("lead", model=model, tools=[agents.function_tool(ask_scout)])
+        result = await agents.Runner.run(lead, QUESTION)
+        totals.append(result.context_wrapper.usage)
     finally:
-        instrumentor.uninstrument()
-    lead_row, _ = await watched.lead_and_scout()
+        for each in instrumentors:
+            each.uninstrument()
+    lead_row, scout_row = await watched.lead_and_scout()
+    expected = sum(each.input_tokens for each in totals), sum(each.output_tokens for each in totals)
+    assert await watched.tokens() == expected == (150, 15)
+    first, second = await watched.db.list_prompts(lead_row["id"])
+    assert (first["prompt_text"], second["prompt_text"]) == (QUESTION, "found it")
+    assert (second["response_text"], second["tokens_cache_read"], second["prompt_type"]) == ("done", 10, "tool_call")
+    (prompt,) = await watched.db.list_prompts(scout_row["id"])
+    assert (prompt["prompt_text"], prompt["response_text"], prompt["model_used"]) == ("a", "found it", "scout-model")
     (line,) = await watched.db.get_agent_logs(lead_row["id"])
     assert (line["message"], line["details"]["arguments"]) == ("ask_scout", {"question": "a"})
-    # Calls of a model are the spans of the client of the model's provider, which a scripted model does not have.
-    assert await watched.db.list_prompts() == []
+    assert line["details"]["result"] == "found it"
+
+
+async def test_langgraph(watched: Watched) -> None:
+    langchain = pytest.importorskip("opentelemetry.instrumentation.genai.langchain")
+    from langchain.agents import create_agent
+    from langchain_core.callbacks import UsageMetadataCallbackHandler
+    from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+    from langchain_core.messages import AIMessage
+    from langchain_core.tools import tool
+
+    class FakeModel(GenericFakeChatModel):
+        def bind_tools(self, tools: Any, **options: Any) -> Any:
+            return self
+
+        def _get_ls_params(self, stop: Any = None, **options: Any) -> Any:
+            return {"ls_provider": "fake", "ls_model_name": "fake-1", "ls_model_type": "chat"}
+
+    def answering(*texts: str) -> FakeModel:
+        tokens = {"input_tokens": 50, "output_tokens": 5, "total_tokens": 55, "input_token_details": {"cache_read": 10}}
+        call = {"name": "ask_scout", "args": {"question": "a"}, "id": "c1"}
+        told = {"usage_metadata": tokens, "response_metadata": {"model_name": "fake-1"}}
+        return FakeModel(messages=iter(AIMessage(text, tool_calls=[] if text else [call], **told) for text in texts))
+
+    totals = UsageMetadataCallbackHandler()
+    instrumentor = langchain.LangChainInstrumentor()
+    instrumentor.instrument(tracer_provider=watched.provider)
+    try:
+        scout = create_agent(answering("found it"), [], name="scout")
+
+        @tool
+        async def ask_scout(question: str) -> str:
+            """Ask the scout."""
+            await watched.note()
+            result = await scout.ainvoke({"messages": [("user", question)]})
+            return str(result["messages"][-1].content)
+
+        lead = create_agent(answering("", "done"), [ask_scout], name="lead")
+        await lead.ainvoke({"messages": [("user", QUESTION)]}, {"callbacks": [totals]})
+    finally:
+        instrumentor.uninstrument()
+    lead_row, scout_row = await watched.lead_and_scout()
+    (total,) = totals.usage_metadata.values()
+    assert await watched.tokens() == (total["input_tokens"], total["output_tokens"]) == (150, 15)
+    first, second = await watched.db.list_prompts(lead_row["id"])
+    assert (first["prompt_text"], second["prompt_text"]) == (QUESTION, "found it")
+    assert (second["response_text"], second["tokens_cache_read"]) == ("done", 10)
+    assert [row["response_text"] for row in await watched.db.list_prompts(scout_row["id"])] == ["found it"]
+    (line,) = await watched.db.get_agent_logs(lead_row["id"])
+    assert (line["message"], line["details"]["arguments"]) == ("ask_scout", {"question": "a"})
 
 
 async def test_a_file_of_an_exporter_is_taken_and_what_is_exported_is_what_a_receiver_reads(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import logging.config
 import logging.handlers
 import queue
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -140,7 +142,56 @@ async def test_whatever_stands_in_a_record_it_is_stored_and_nothing_is_raised(
     assert rows[0]["details"]["e"] == "<Unprintable>"
     assert rows[0]["details"]["b"] is None
     assert rows[0]["details"].keys() == odd.keys()
-    assert handler.dropped == 0
+    assert handler.dropped == 2  # those that have no text
+
+
+def oddly(record: logging.LogRecord, **changes: Any) -> logging.LogRecord:
+    record.__dict__.update(changes)
+    return record
+
+
+ODD_RECORDS: tuple[dict[str, Any], ...] = (
+    {"created": float("nan")},
+    {"created": -1e20},
+    {"created": "soon"},
+    {"created": None},
+    {"name": None},
+    {"levelno": "INFO"},
+    {"orchdb_agent_id": 5},
+    {"orchdb_agent_id": "\0"},
+    {"args": 7, "msg": "Odd"},
+    {"exc_text": 7},
+    {"msg": "Odd" + "x" * 2**24},
+    {"details": "x" * 2**27},
+)
+
+
+@pytest.mark.parametrize("odd", ODD_RECORDS, ids=lambda odd: "-".join(odd))
+async def test_a_record_that_is_none_takes_no_other_along(
+    db: DatabaseManager, handler: DatabaseHandler, log: logging.Logger, odd: dict[str, Any]
+) -> None:
+    log.info("Before")
+    handler.handle(oddly(log.makeRecord(log.name, 20, "a.py", 1, "Odd", (), None), **odd))
+    log.info("After")
+    messages = [row["message"][:6] for row in await system_lines(db, handler)]
+    assert {"Before", "After"} <= {*messages}
+    assert len(messages) + handler.dropped == 3
+    assert handler.dropped == ("args" in odd)
+
+
+async def test_a_filter_that_fails_is_told_and_harms_nobody(
+    db: DatabaseManager, handler: DatabaseHandler, log: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+
+    def fail(record: logging.LogRecord) -> bool:
+        return bool(1 / record.args[0])  # type: ignore[index,operator]
+
+    handler.addFilter(fail)
+    log.info("%d", 0)
+    log.info("%d", 1)
+    assert [row["message"] for row in await system_lines(db, handler)] == ["1"]
+    assert handler.dropped == 1
 
 
 async def test_inside_the_block_of_an_agent_records_are_lines_of_it(
@@ -152,12 +203,17 @@ async def test_inside_the_block_of_an_agent_records_are_lines_of_it(
         with bind_agent(None):
             log.info("Aside")
         log.info("Again")
+        context = contextvars.copy_context()
+        with ThreadPoolExecutor() as pool:
+            await asyncio.wrap_future(pool.submit(context.run, log.info, "In a pool"))
+            await asyncio.wrap_future(pool.submit(log.info, "In a pool, aside"))
+    context.run(log.info, "In its context")
     log.info("Later")
     rows = await lines_of(db, handler, agent_id)
-    assert [row["message"] for row in rows] == ["Half way", "In a thread", "Again"]
+    assert [row["message"] for row in rows] == ["Half way", "In a thread", "Again", "In a pool", "In its context"]
     assert (rows[0]["log_level"], rows[0]["log_type"]) == ("WARNING", "log")
     assert rows[0]["details"] == {"logger": "app.worker", "step": 3}
-    assert [row["message"] for row in await db.get_system_logs()] == ["Aside", "Later"]
+    assert [row["message"] for row in await db.get_system_logs()] == ["Aside", "In a pool, aside", "Later"]
 
 
 async def test_a_run_binds_its_agent_by_itself(

@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import Status, StatusCode, Tracer
 
 from orchdb import AgentRow, DatabaseManager, InvalidValueError, PromptRow
+from orchdb.integrations.genai import Seen
 from orchdb.integrations.opentelemetry import OrchdbSpanProcessor, id_of_span
 from tests.conftest import Target
 from tests.support.databases import locked_by_another
@@ -269,6 +270,38 @@ async def test_whatever_a_span_says_it_harms_nobody(
     assert (await agents(db, processor))["lead"]["status"] == "completed"
     assert len(await db.list_prompts()) == 2
     assert processor.dropped == 0
+
+
+async def test_a_span_that_cannot_be_stored_takes_no_other_along(
+    db: DatabaseManager, processor: OrchdbSpanProcessor, tracer: Tracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(span: Seen) -> tuple[str, str]:
+        if span.get("model") == "odd":
+            raise RecursionError("What is private")
+        return "", "command"
+
+    monkeypatch.setattr("orchdb.integrations.spans.asked", fail)
+    with tracer.start_as_current_span("invoke_agent lead"):
+        for model in ("a", "odd", "b"):
+            with tracer.start_as_current_span("chat", attributes={**CHAT, "gen_ai.request.model": model}):
+                pass
+    assert [row["model_used"] for row in await prompts(db, processor)] == ["a", "b"]
+    assert (await agents(db, processor))["lead"]["status"] == "completed"
+    assert processor.dropped == 1
+
+
+async def test_an_agent_that_says_only_at_its_end_that_it_is_one_is_there(
+    db: DatabaseManager, processor: OrchdbSpanProcessor, tracer: Tracer
+) -> None:
+    with (
+        tracer.start_as_current_span("the workflow", attributes={**AGENT, "traceloop.span.kind": "workflow"}),
+        tracer.start_as_current_span("late") as span,
+        tracer.start_as_current_span("chat", attributes={**CHAT, **usage(3, 1)}),
+    ):
+        span.set_attributes({**AGENT, "gen_ai.agent.name": "scout"})
+    found = await agents(db, processor)
+    assert found["scout"]["status"] == "completed"
+    assert found.keys() <= {"scout", "no agent"}
 
 
 async def test_an_agent_that_was_reaped_meanwhile_keeps_its_end(

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchdb import DatabaseManager
+from orchdb import DatabaseManager, InvalidValueError
+from orchdb.integrations import traces
 from orchdb.integrations.otlp import export_otlp, import_otlp
 from orchdb.integrations.spans import id_of_span
+from orchdb.integrations.traces import is_otlp
 from tests.support.databases import dump
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -194,3 +199,102 @@ async def test_agents_that_never_were_spans_get_ids_of_their_own_and_every_field
         report = await import_otlp(copy, given)
         assert (report.damaged, report.agents, report.prompts, report.tool_calls) == (0, 2, 1, 1)
         assert [row["cost_usd"] for row in await copy.list_prompts()] == [0.5]
+
+
+async def a_session_of_its_own(db: DatabaseManager) -> None:
+    """Agents that never were spans, with everything that an export can say of them."""
+    async with db.agent_run("lead", "session-1") as lead:
+        first = await lead.prompt("correction", "What?", prompt_name="ask", model_used="m")
+        await db.complete_prompt(first, "That", tokens_input=3, tokens_cache_read=2, cost_usd=0.5)
+        second = await lead.prompt("followup", "And?", model_used="m")
+        await db.complete_prompt(second, status="cancelled")
+        await lead.log("tool_call", "ls", {"arguments": {"a": 1}})
+        await db.update_agent(lead.id, cost_usd=0.75)
+        with suppress(ValueError):
+            async with db.agent_run("scout", "session-1", lead.id) as scout:
+                await scout.log("tool_call", "climb", {"error": "no ladder"}, log_level="ERROR")
+                raise ValueError("no ladder")
+    definition = await db.get_or_create_orchestrator_agent("at work")
+    await db.create_agent(definition, "session-1", status="executing")
+
+
+async def test_what_is_exported_can_be_imported_where_it_comes_from_and_changes_nothing(db: DatabaseManager) -> None:
+    await a_session_of_its_own(db)
+    before = await dump(db)
+    lines = [json.dumps(message) async for message in export_otlp(db)]
+    for _ in range(2):
+        report = await import_otlp(db, lines)
+        assert (report.damaged, report.refused) == (0, 0)
+    assert await dump(db) == before
+
+
+async def test_elsewhere_an_exported_session_is_the_same(db: DatabaseManager) -> None:
+    await a_session_of_its_own(db)
+    lines = [json.dumps(message) async for message in export_otlp(db)]
+    left_out = {"updated_at", "metadata", "orchestrator_agent_id", "event_id", "details"}
+    left_out |= {"started_at", "completed_at", "latency_ms"}  # a span has an end, and takes some time
+    async with DatabaseManager(":memory:") as copy:
+        for _ in range(2):
+            await import_otlp(copy, lines)
+        ours, theirs = await both(db, copy)
+        for table in ("agents", "prompts", "agent_logs"):
+            hidden = left_out | ({"id"} if table == "agent_logs" else set())
+            rows = [
+                [{k: v for k, v in row.items() if k not in hidden} for row in each[table]] for each in (ours, theirs)
+            ]
+            assert sorted(rows[0], key=repr) == sorted(rows[1], key=repr)
+        names = [{row["name"] for row in await each.list_orchestrator_agents()} for each in (db, copy)]
+        assert names[0] == names[1] == {"lead", "scout", "at work"}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+async def test_a_file_may_be_one_message_in_one_line_or_in_many(
+    db: DatabaseManager, tmp_path: Path, indent: int | None
+) -> None:
+    path = tmp_path / "trace.json"
+    path.write_text(json.dumps(request(*SPANS), indent=indent), encoding="utf-8")
+    assert is_otlp(path)
+    report = await import_otlp(db, path)
+    assert (report.spans, report.agents, report.damaged) == (6, 2, 0)
+
+
+async def test_a_message_in_many_lines_that_is_too_large_is_told(
+    db: DatabaseManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "trace.json"
+    path.write_text(json.dumps(request(*SPANS), indent=2), encoding="utf-8")
+    monkeypatch.setattr(traces, "_LARGEST", 100)
+    with pytest.raises(InvalidValueError, match="one message"):
+        await import_otlp(db, path)
+    assert await db.list_agents() == []
+
+
+async def test_spans_wait_for_their_traces_on_the_disk(tmp_path: Path) -> None:
+    """What one trace takes is what an import takes, however many traces there are."""
+
+    def lines() -> Any:
+        for number in range(3_000):
+            given = [{**each, "traceId": f"{number % 1_500 + 1:032x}"} for each in SPANS[:3] if number < 1_500]
+            given += [{**each, "traceId": f"{number % 1_500 + 1:032x}"} for each in SPANS[3:] if number >= 1_500]
+            for each in given:
+                padding = {"key": "gen_ai.input.messages", "value": {"stringValue": "x" * 5_000}}
+                each["attributes"] = [*each["attributes"], padding]
+            yield json.dumps(request(*given))
+
+    tracemalloc.start()
+    try:
+        report = await import_otlp(None, lines())
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (report.spans, report.agents) == (9_000, 3_000)
+    assert most < 5_000_000  # they are 45 MB
+
+
+async def test_without_content_and_without_a_database(db: DatabaseManager) -> None:
+    assert (await import_otlp(None, [request(*SPANS)])).prompts == 2
+    await import_otlp(db, [request(*SPANS)], content=False)
+    assert {row["prompt_text"] for row in await db.list_prompts()} == {""}
+    assert sum(row["tokens_output"] or 0 for row in await db.list_prompts()) == 8
+    (line,) = await db.list_recent_agent_logs()
+    assert line["details"] == {"latency_ms": 96}
