@@ -60,7 +60,7 @@ def objects(value: object) -> list[Mapping[str, Any]]:
 
 def clean(word: str, most: int = 500) -> str:
     """Make a name out of text from outside: no longer than a name may be, and with nothing that no name may have."""
-    return word[:most].encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+    return word.encode("utf-8", "backslashreplace").decode().replace("\0", "\ufffd")[:most]
 
 
 def storable(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,21 +123,22 @@ def counts_of(usage: object) -> Usage | None:
     if not given:
         return None
     hour = dictionary(given.get("cache_creation"))
-    written = _count(given.get("cache_creation_input_tokens"))
-    parts = _count(hour.get("ephemeral_5m_input_tokens")) + _count(hour.get("ephemeral_1h_input_tokens"))
+    written = count_of(given.get("cache_creation_input_tokens"))
+    parts = count_of(hour.get("ephemeral_5m_input_tokens")) + count_of(hour.get("ephemeral_1h_input_tokens"))
     searches = dictionary(given.get("server_tool_use"))
     return Usage(
-        _count(given.get("input_tokens")),
-        _count(given.get("output_tokens")),
-        _count(given.get("cache_read_input_tokens")),
+        count_of(given.get("input_tokens")),
+        count_of(given.get("output_tokens")),
+        count_of(given.get("cache_read_input_tokens")),
         max(written, parts),
-        _count(hour.get("ephemeral_1h_input_tokens")),
-        _count(searches.get("web_search_requests")),
+        count_of(hour.get("ephemeral_1h_input_tokens")),
+        count_of(searches.get("web_search_requests")),
     )
 
 
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**53 else 0
+def count_of(value: object) -> int:
+    """Take a count; nought for what is none, or what no response can have."""
+    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 2**40 else 0
 
 
 def other_line(agent: str, row: Mapping[str, Any], at: str) -> Iterator[Event]:

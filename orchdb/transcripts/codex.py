@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from orchdb.transcripts.claude_rows import dictionary, moment, text_of, words
+from orchdb.transcripts.claude_rows import count_of, dictionary, moment, text_of, words
 from orchdb.transcripts.codex_threads import Identity, mark_of
 from orchdb.transcripts.events import (
     OWN_FILE,
@@ -329,6 +329,6 @@ def _usage(counts: object) -> Usage | None:
     given = dictionary(counts)
     if not given:
         return None
-    numbers = {name: value for name, value in given.items() if isinstance(value, int) and 0 < value < 2**53}
-    cached = min(numbers.get("cached_input_tokens", 0), numbers.get("input_tokens", 0))
-    return Usage(numbers.get("input_tokens", 0) - cached, numbers.get("output_tokens", 0), cached)
+    whole = count_of(given.get("input_tokens"))
+    cached = min(count_of(given.get("cached_input_tokens")), whole)
+    return Usage(whole - cached, count_of(given.get("output_tokens")), cached)

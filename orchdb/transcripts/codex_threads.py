@@ -48,8 +48,7 @@ def identity_of(path: Path) -> Identity:
     Args:
         path: The file.
     """
-    metas = [row.get("payload") for row in head_of(path) if row.get("type") == "session_meta"]
-    meta = dictionary(metas[0] if metas else None)
+    meta = dictionary(next((row.get("payload") for row in head_of(path) if row.get("type") == "session_meta"), None))
     thread = words(meta.get("id")) or path.stem
     spawn = dictionary(dictionary(dictionary(meta.get("source")).get("subagent")).get("thread_spawn"))
     parent, forked = words(spawn.get("parent_thread_id")), words(meta.get("forked_from_id"))

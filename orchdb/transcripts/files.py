@@ -86,13 +86,26 @@ def _files(place: Path) -> Iterator[Path]:
     if place.is_file():
         yield place
         return
-    for folder, folders, names in os.walk(place):
+    met: set[tuple[int, int]] = set()
+    for folder, folders, names in os.walk(place, followlinks=True):
         folders.sort()
-        if Path(folder).name == "tool-results":
+        if Path(folder).name == "tool-results" or not _is_new(folder, met):
+            folders.clear()
             continue
         for name in sorted(names):
             if name.endswith((".jsonl", ".traj")):
                 yield Path(folder, name)
+
+
+def _is_new(folder: str, met: set[tuple[int, int]]) -> bool:
+    """Whether a folder was not met before: links may lead in a circle."""
+    try:
+        status = os.stat(folder)
+    except OSError:  # gone meanwhile
+        return False
+    known = (status.st_dev, status.st_ino) in met
+    met.add((status.st_dev, status.st_ino))
+    return not known
 
 
 def _source(path: Path) -> str:

@@ -13,7 +13,7 @@ from orchdb import DatabaseManager, InvalidValueError
 from orchdb.transcripts.dry import DryStore
 from orchdb.transcripts.events import Counted, Event, Line
 from orchdb.transcripts.files import Transcript, find_transcripts
-from orchdb.transcripts.lines import LONGEST, Row, parsed, rows_of
+from orchdb.transcripts.lines import Row, document_of, rows_of, shown
 from orchdb.transcripts.mapping import Prices, RowMapping
 from orchdb.transcripts.places import fingerprint
 from orchdb.transcripts.readers import Job, Reader, rollouts_of, sort_of_row
@@ -21,8 +21,7 @@ from orchdb.transcripts.report import ImportReport
 from orchdb.transcripts.storing import Batch, Deleted, Overtaken, Store
 
 _ROWS = 500
-_BYTES = 4 * 2**20
-_TRIES = 50
+_BYTES = 2**21
 _Place = Mapping[str, Any]
 
 
@@ -177,7 +176,7 @@ class _Import:
         todo = await asyncio.to_thread(_in_order, todo)
         self._files, self._total = len(todo), sum(job.transcript.size for job in todo)
         for job in todo:
-            await self._file(job, known[id(job)][0].get(str(job.path)))
+            await self._file(job, known[id(job)][0].get(job.name))
             self._files_done += 1
             self._tell()
         self.report.prices_missing = self._prices.missing
@@ -196,12 +195,12 @@ class _Import:
 
     def _unreadable(self, path: Path, why: str) -> None:
         self.report.unreadable += 1
-        self.report.find(f"{path}: {why}")
+        self.report.find(f"{shown(path)}: {why}")
 
     def _is_done(self, job: Job, places: _Place, deleted: bool) -> bool:
-        place = places.get(str(job.path))
+        place = places.get(job.name)
         if deleted:
-            self.report.find(f"{job.path}: its agent was deleted softly, and stays so")
+            self.report.find(f"{job.name}: its agent was deleted softly, and stays so")
             return True
         return bool(
             place and place.get("size") == job.transcript.size and place.get("changed") == job.transcript.changed
@@ -209,13 +208,13 @@ class _Import:
 
     async def _file(self, job: Job, base: _Place | None) -> None:
         """Import what is new of one file, again from where somebody else has come to if there is somebody."""
-        for _ in range(_TRIES):
+        while True:
             try:
                 await self._rest(job, base)
-            except Overtaken as other:
+            except Overtaken as other:  # each time it has come further
                 base = other.reached
             except Deleted:
-                self.report.find(f"{job.path}: its agent was deleted softly, and stays so")
+                self.report.find(f"{job.name}: its agent was deleted softly, and stays so")
                 return
             except OSError as error:
                 self._unreadable(job.path, str(error.strerror))
@@ -231,13 +230,13 @@ class _Import:
     async def _rest(self, job: Job, base: _Place | None) -> None:
         offset, seen, state = await asyncio.to_thread(_start, job, base)
         reader = await asyncio.to_thread(job.reader, state)
-        rows = _document(job.path) if job.source == "swe" else rows_of(job.path, offset)
+        rows = _rows(job, offset)
         before, events = self._done, [*reader.begin()]
         end, finished = offset, False
         while not finished:
             chunk = await asyncio.to_thread(_read, job, reader, rows, end, seen)
             end, finished = chunk.end, chunk.finished
-            batch = Batch(job.owner, str(job.path), base, _reached(job, reader, end, seen))
+            batch = Batch(job.owner, job.name, base, _reached(job, reader, end, seen))
             batch.events = [*events, *chunk.events, *(reader.finish() if finished else ())]
             await self._stores[job.source].apply(batch)
             self.report.merge(chunk.report)
@@ -282,6 +281,13 @@ def _start(job: Job, base: _Place | None) -> tuple[int, int, Mapping[str, Any] |
     return int(base.get("offset", 0)), end, base.get("state")
 
 
+def _rows(job: Job, offset: int) -> Iterator[Row]:
+    if job.source == "swe":
+        yield document_of(job.path)
+    else:
+        yield from rows_of(job.path, offset)
+
+
 def _reached(job: Job, reader: Reader, end: int, seen: int) -> dict[str, Any]:
     restart = reader.restart()
     end = max(end, seen)
@@ -312,35 +318,33 @@ def _read(job: Job, reader: Reader, rows: Iterator[Row], end: int, seen: int) ->
     for row in rows:
         end, number = row.end, number + 1
         new = row.offset >= seen
-        told: list[Event] = []
-        problem = row.problem
-        if row.value is not None:
-            try:
-                told = [*reader.read(row.value, row.offset, row.end)]
-            except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-                problem = f"not understood ({type(error).__name__})"
-        if problem:
-            told = [_damaged(reader, job, row, problem)]
+        try:
+            told = [*reader.read(row.value, row.offset, row.end)] if row.value is not None else []
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+            row = row._replace(value=None, problem=f"not understood ({type(error).__name__})")  # noqa: PLW2901
+        if row.value is None:
+            told = [_damaged(reader, job, row)]
         if new:
-            _count(report, job, row, problem)
+            _count(report, job, row)
         events += told if new else [event for event in told if not isinstance(event, Counted)]
         if number >= _ROWS or end - begin >= _BYTES:
             return _Chunk(events, end, report, finished=False)
     return _Chunk(events, end, report, finished=True)
 
 
-def _count(report: ImportReport, job: Job, row: Row, problem: str) -> None:
-    if problem:
+def _count(report: ImportReport, job: Job, row: Row) -> None:
+    if row.problem:
+        report.find(f"{job.name}: byte {row.offset}: {row.problem}")
+    if row.value is None:
         report.damaged += 1
-        report.find(f"{job.path}: byte {row.offset}: {problem}")
         return
-    sort, known = sort_of_row(job.source, row.value or {})
+    sort, known = sort_of_row(job.source, row.value)
     report.rows[sort] += 1
     if not known:
         report.unknown[sort] += 1
 
 
-def _damaged(reader: Reader, job: Job, row: Row, problem: str) -> Line:
+def _damaged(reader: Reader, job: Job, row: Row) -> Line:
     """What is damaged is kept as it is."""
     facts = {"offset": row.offset, "bytes": row.end - row.offset}
     text = row.raw.decode("utf-8", "replace")
@@ -350,15 +354,8 @@ def _damaged(reader: Reader, job: Job, row: Row, problem: str) -> Line:
         f"{reader.key}/damaged/{row.offset}",
         at,
         "damaged",
-        problem,
+        row.problem,
         level="WARNING",
         facts=facts,
         content={"row": text},
     )
-
-
-def _document(path: Path) -> Iterator[Row]:
-    raw = b"" if path.stat().st_size > 2 * LONGEST else path.read_bytes()
-    value = parsed(raw)
-    problem = "" if value is not None else "no JSON object" if raw else f"longer than {2 * LONGEST // 2**20} MiB"
-    yield Row(value, raw if value is not None else b"", 0, path.stat().st_size, problem)

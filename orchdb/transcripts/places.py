@@ -71,7 +71,7 @@ def claude_place(path: Path) -> Place:
         session = path.stem
     if session and folder.parent.name == "projects":
         return Place(folder.name, session, agent, meta, workflow, aside)
-    rows = head_of(path)
+    rows = [*head_of(path)]
     if not session:
         session = next((row["sessionId"] for row in rows if words(row.get("sessionId"))), path.stem)
     cwd = next((row["cwd"] for row in rows if words(row.get("cwd"))), None)

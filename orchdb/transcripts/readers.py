@@ -13,6 +13,7 @@ from orchdb.transcripts.codex import ENDED, KNOWN_ITEMS, CodexReader
 from orchdb.transcripts.codex_threads import Identity, fingerprints, identity_of
 from orchdb.transcripts.events import Event, Restart
 from orchdb.transcripts.files import Transcript
+from orchdb.transcripts.lines import shown
 from orchdb.transcripts.places import begin_of, claude_place, thread_of
 from orchdb.transcripts.swe_agent import SweAgentReader, run_of
 
@@ -59,6 +60,7 @@ class Job:
     def __init__(self, transcript: Transcript, rollouts: Mapping[str, Path]) -> None:
         self.transcript = transcript
         self.path = transcript.path
+        self.name = shown(transcript.path)
         self.source = transcript.source
         self._rollouts = rollouts
         self.place: Place | None = None

@@ -9,6 +9,7 @@ from typing import Any
 from orchdb.transcripts.events import Usage
 
 _MOST_NAMED = 100
+_OTHERS = "(others)"
 
 
 @dataclass
@@ -160,7 +161,9 @@ class ImportReport:
         for name in ("sessions", "unknown_models"):
             getattr(self, name).update(getattr(other, name))
         for name in ("rows", "unknown"):
-            getattr(self, name).update(getattr(other, name))
+            counter: Counter[str] = getattr(self, name)
+            for sort, number in getattr(other, name).items():
+                counter[sort if sort in counter or len(counter) < _MOST_NAMED else _OTHERS] += number
         for name in ("added", "naive", "copies", "subagents"):
             getattr(self, name).merge(getattr(other, name))
         for what in other.findings:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import func, select, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, StatementError
 
 from orchdb import (
     DatabaseManager,
@@ -155,6 +155,10 @@ async def in_transaction(db: DatabaseManager, work: Callable[[Transaction], Awai
         except DBAPIError as error:  # of our own statements, in SQLAlchemy's words; those of the driver are not told on
             code = getattr(error.orig, "sqlstate", None)
             failure = OperationError("a statement of the import failed", operation="import", code=code)
+        except StatementError as error:  # a column refuses its value
+            if not isinstance(error.orig, OrchdbError):
+                raise
+            failure = error.orig
         if failure.code not in CONFLICTS or tries == _TRIES - 1:
             raise failure
     raise AssertionError("unreachable")

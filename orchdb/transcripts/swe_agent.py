@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from orchdb.transcripts.claude_rows import dictionary, objects, text_of, words
+from orchdb.transcripts.claude_rows import count_of, dictionary, objects, text_of, words
 from orchdb.transcripts.events import OWN_FILE, AgentSeen, Counted, Event, Fact, Line, Response, Restart, Usage
-from orchdb.transcripts.lines import LONGEST, parsed
+from orchdb.transcripts.lines import document_of
 
 
 class Run(NamedTuple):
@@ -40,8 +40,7 @@ def run_of(path: Path) -> Run:
     Args:
         path: The file.
     """
-    history = dictionary(parsed(path.read_bytes()) if path.stat().st_size <= 2 * LONGEST else None)
-    task = "\n".join((path.parent.name, *_task(history)))
+    task = "\n".join((path.parent.name, *_task(document_of(path).value or {})))
     mark = hashlib.sha256(task.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     written = datetime.fromtimestamp(int(path.stat().st_mtime), UTC)
     return Run(f"swe/{path.stem}/{mark}", f"{path.stem}-{mark}"[:500], path.parent.name, written)
@@ -112,10 +111,9 @@ class SweAgentReader:
         usage = cost = None
         facts: dict[str, Any] = {"step": number, "parts": 1}
         if stats:
-            usage = Usage(_count(stats.get("tokens_sent")), _count(stats.get("tokens_received")))
-            reported = stats.get("instance_cost")
-            cost = float(reported) if isinstance(reported, (int, float)) and not isinstance(reported, bool) else None
-            facts |= {"covers": "run", "parts": 1 + _count(stats.get("api_calls"))}
+            usage = Usage(count_of(stats.get("tokens_sent")), count_of(stats.get("tokens_received")))
+            cost = _dollars(stats.get("instance_cost"))
+            facts |= {"covers": "run", "parts": 1 + count_of(stats.get("api_calls"))}
             yield Counted(model or "", usage, at, cost=cost or 0.0)
         answer = words(step.get("response")) or words(step.get("thought"))
         kind = "command" if number == 0 else "tool_call"
@@ -179,5 +177,6 @@ def _model(document: Mapping[str, Any]) -> str | None:
     return words(dictionary(agent.get("model")).get("name"))
 
 
-def _count(value: object) -> int:
-    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 2**53 else 0
+def _dollars(value: object) -> float | None:
+    """Take an amount; nothing for what is none, or what no run can have cost."""
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e9 else None
