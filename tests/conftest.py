@@ -37,15 +37,34 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[_SHARED] = str(place)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a run take a part of the cases of each test."""
+    cases = "of each parametrised test, on each engine: all cases, only one, or all but the first"
+    parser.addoption("--cases", choices=("all", "first", "last", "others"), default="all", help=cases)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """The tests wait more than they compute."""
     return min(3 * (os.cpu_count() or 1), 12)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is slow comes first: nobody waits for it at the end."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take the cases that are asked for. What is slow comes first: nobody waits for it at the end."""
+    asked: str = config.option.cases
+    if asked != "all":
+        first = {_test_of(item): item for item in reversed(items)}
+        chosen = {_test_of(item): item for item in items} if asked == "last" else first
+        left_out = [item for item in items if (chosen[_test_of(item)] is item) == (asked == "others")]
+        items[:] = [item for item in items if (chosen[_test_of(item)] is item) != (asked == "others")]
+        config.hook.pytest_deselected(items=left_out)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def _test_of(item: pytest.Item) -> tuple[str, ...]:
+    """The test that this is a case of, and the engine if it has one."""
+    parameters = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+    return (item.nodeid.partition("[")[0], *(engine for engine in ENGINES if engine in parameters))
 
 
 @pytest.fixture(autouse=True)
