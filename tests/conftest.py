@@ -23,6 +23,7 @@ from tests.support.postgres_servers import folder, shared_server, stop_shared_se
 
 ENGINES = ("sqlite", "asyncpg", "psycopg")
 _SHARED = "ORCHDB_TEST_SHARED_SERVER"
+_FAULTS = Path(__file__).parent / "faults"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,15 +38,64 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[_SHARED] = str(place)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a run take a part of the cases of each test."""
+    cases = (
+        "of each parametrised test, on each engine: all cases, the first or the last one, and nothing that is slow; or "
+        "what coverage is measured with, which is the first ones but of the faults, or the rest, all of that"
+    )
+    parser.addoption("--cases", choices=("all", "first", "last", "measured", "rest"), default="all", help=cases)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """The tests wait more than they compute."""
     return min(3 * (os.cpu_count() or 1), 12)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is slow comes first: nobody waits for it at the end."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take the cases that are asked for. What is slow comes first: nobody waits for it at the end."""
+    _take(config, items, _spread(items))
+    asked: str = config.option.cases
+    if asked != "all":
+        quick = [item for item in items if item.get_closest_marker("slow") is None]
+        if asked in {"measured", "rest"}:
+            quick = [item for item in quick if _FAULTS not in item.path.parents]
+        chosen = {_test_of(item): item for item in (quick if asked == "last" else reversed(quick))}
+        taken = {item.nodeid for item in chosen.values()}
+        _take(config, items, {item.nodeid for item in items} - taken if asked == "rest" else taken)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def _take(config: pytest.Config, items: list[pytest.Item], taken: set[str]) -> None:
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in taken])
+    items[:] = [item for item in items if item.nodeid in taken]
+
+
+def _spread(items: list[pytest.Item]) -> set[str]:
+    """What is left when each case of a test that is the same on each engine has one of them, and the first case all."""
+    cases: dict[str, list[str]] = {}
+    taken = set[str]()
+    for item in items:
+        test, *engine = _test_of(item)
+        if engine and item.get_closest_marker("spread") is not None:
+            numbers = cases.setdefault(test, [])
+            case = item.nodeid.replace(engine[0], "")
+            if case not in numbers:
+                numbers.append(case)
+            number = numbers.index(case)
+            if number and number % len(ENGINES) != ENGINES.index(engine[0]):
+                continue
+        taken.add(item.nodeid)
+    return taken
+
+
+def _test_of(item: pytest.Item) -> tuple[str, ...]:
+    """The test that this is a case of, and the engine if it has one."""
+    parameters = (
+        item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+    )
+    return (item.nodeid.partition("[")[0], *(engine for engine in ENGINES if engine in parameters))
 
 
 @pytest.fixture(autouse=True)

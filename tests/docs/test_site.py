@@ -83,6 +83,7 @@ def test_nothing_on_the_site_is_fetched_from_elsewhere(site: Path) -> None:
     assert loaded == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mistakes",
     [

@@ -210,6 +210,7 @@ def test_any_moment_comes_back_as_the_same_instant(target: Target) -> None:
     _examples(target, moments, check, 150)
 
 
+@pytest.mark.slow
 async def test_ten_megabytes_of_text_come_back(db: DatabaseManager, agent_id: str) -> None:
     text = "päivää🦊" * 1_200_000
     assert len(text.encode()) > 10_000_000
@@ -242,6 +243,7 @@ async def test_deep_json_is_stored_or_refused_and_reading_never_breaks(
     assert await db.get_agent(agent_id) is not None
 
 
+@pytest.mark.slow
 async def test_a_batch_of_100_000_is_stored_while_the_loop_goes_on(db: DatabaseManager, target: Target) -> None:
     worst = 0.0
 

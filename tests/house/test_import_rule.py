@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import orchdb
 
 PACKAGE = Path(orchdb.__file__).parent
+GUIDE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 LAYERS = (
     ("__main__",),
     ("cli",),
@@ -88,3 +92,22 @@ def test_only_one_module_knows_both_engines() -> None:
         if {"sqlite", "postgres"} <= {other.split(".", maxsplit=1)[0] for other in imported_by(path, known)}
     ]
     assert both == ["engines"]
+
+
+@pytest.mark.skipif(not GUIDE.exists(), reason="the guide for contributors is not in the wheel")
+def test_the_guide_for_contributors_draws_the_layers_and_has_each_room_on_its_map() -> None:
+    text = GUIDE.read_text(encoding="utf-8")
+    drawing = text.partition("```text\n")[2].partition("\n```")[0]
+    drawn = [set(re.split(r" \| |, ", layer)) for layer in re.split(r" → |\n", drawing)]
+    assert drawn == [set(layer) for layer in LAYERS if layer != ("__main__",)]
+    places = set(re.findall(r"`(?:orchdb/)?(\w+)(?:/|\.py)`", text.partition("| place |")[2].partition("\n\n")[0]))
+    assert RANKS.keys() - places == {"__init__", "__main__"}
+
+
+@pytest.mark.skipif(not GUIDE.exists(), reason="they are not listed in the wheel")
+def test_the_quick_tests_come_from_each_room() -> None:
+    tests = Path(__file__).parents[1]
+    named = [Path(line) for line in (tests / "quick.txt").read_text(encoding="utf-8").splitlines() if ".py" in line]
+    assert [path for path in named if not (tests.parent / path).exists()] == []
+    rooms = {path.parent.name for path in tests.glob("*/test_*.py")}
+    assert rooms - {path.parts[1] for path in named} == set()

@@ -204,6 +204,7 @@ async def test_context_and_config_may_be_the_text_of_an_object(
     assert (await found(db, agent_id))["context"] == {"größe": [1, 2]}
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("value", ["not json", "[1]", '"text"', "null", "7", "", [1], 7, True, b"{}"])
 @pytest.mark.parametrize("column", ["context", "config", "metadata"])
 async def test_what_is_no_object_is_refused(db: DatabaseManager, definition: str, column: str, value: Any) -> None:
@@ -310,6 +311,7 @@ async def test_adding_a_cost_moves_updated_at_and_starts_from_nothing(db: Databa
     assert await db.add_agent_cost(NO_ROW, 1.5) is False
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("usd", [None, "0.5", float("nan"), float("inf"), True, [], pytest.param(10**400, id="huge")])
 async def test_what_is_no_amount_is_not_added(db: DatabaseManager, definition: str, usd: Any) -> None:
     agent_id = await db.create_agent(definition, "session-1")

@@ -152,6 +152,7 @@ async def test_bulk_and_single_creations_at_once_keep_their_ids(db: DatabaseMana
         assert [row["id"] for row in await db.get_system_logs(component=name)] == ids
 
 
+@pytest.mark.slow
 async def test_a_hundred_thousand_items_are_one_creation(db: DatabaseManager) -> None:
     numbers = await db.create_system_logs(system_line(n) for n in range(100_000))
     assert len(set(numbers)) == 100_000

@@ -111,6 +111,7 @@ async def test_nothing_is_completed_where_nothing_is(db: DatabaseManager, agent_
     assert await dump(db) == before
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize(
     ("name", "value"),
     [

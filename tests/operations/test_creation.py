@@ -56,6 +56,7 @@ async def test_an_id_and_a_time_of_the_callers_are_those_of_the_row(
     assert row.get("updated_at", LONG_AGO) == LONG_AGO
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("operation", NAMES)
 @pytest.mark.parametrize("id", ["", "adw-1", "nul\0", 7, b"x" * 16, ID + "0"], ids=repr)
 async def test_an_id_that_is_no_uuid_is_refused(

@@ -248,6 +248,7 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
 ]
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize(("operation", "filters", "column", "message"), BAD)
 async def test_a_bad_filter_is_named_with_its_place(
     db: DatabaseManager, operation: str, filters: dict[str, Any], column: str, message: str

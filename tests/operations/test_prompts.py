@@ -152,6 +152,7 @@ async def test_none_sets_null(db: DatabaseManager, agent_id: str) -> None:
     assert [row[name] for name in names] == [None] * len(names)
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("number", [-1, 2**63, 1.5, "7", True, float("nan")])
 @pytest.mark.parametrize("column", [*TOKENS, "latency_ms"])
 async def test_a_count_is_a_whole_number_from_0(db: DatabaseManager, agent_id: str, column: str, number: Any) -> None:

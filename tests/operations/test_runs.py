@@ -325,6 +325,7 @@ WRONG: list[tuple[Callable[[DatabaseManager], Any], type[Exception], str]] = [
 ]
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize(("call_with", "error", "column"), WRONG)
 async def test_what_is_wrong_is_refused_by_its_name_and_no_agent_is_made(
     db: DatabaseManager, call_with: Callable[[DatabaseManager], Any], error: type[Exception], column: str

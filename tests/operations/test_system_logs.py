@@ -48,6 +48,7 @@ async def test_every_level_is_stored(db: DatabaseManager, level: Any) -> None:
     assert [row["log_level"] for row in await db.get_system_logs(level)] == [level]
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize(
     ("column", "arguments"),
     [

@@ -212,6 +212,7 @@ async def test_a_tail_ends_when_the_manager_is_closed(target: Target) -> None:
         await following
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize(
     ("column", "options"),
     [

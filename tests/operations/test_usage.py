@@ -237,6 +237,7 @@ async def test_one_transaction_sees_its_own_usage(db: DatabaseManager, agent_id:
         assert (await tx.agent_tree(agent_id=agent_id))[0]["usage"]["cost_usd"] == 1.0
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

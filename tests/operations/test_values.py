@@ -264,6 +264,7 @@ async def test_json_that_is_portable_brings_no_warning(db: DatabaseManager, capl
     assert caplog.records == []
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize(
     "value",
     [
@@ -300,6 +301,7 @@ async def test_what_is_not_json_is_refused(db: DatabaseManager, value: Any) -> N
     assert await count(db, "system_logs") == 0
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize(
     ("value", "where"),
     [
@@ -439,6 +441,7 @@ NO_TIMES: list[Any] = [
 ]
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("value", NO_TIMES, ids=str)
 async def test_what_is_no_time_is_refused(db: DatabaseManager, agent_id: str, value: Any) -> None:
     before = await db.get_agent(agent_id)
@@ -484,6 +487,7 @@ async def test_costs_are_rounded_to_a_billionth(
     assert type(row["cost_usd"]) is float
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("value", ["0.5", NAN, INFINITY, True, [], {}, 1j, Decimal("NaN")], ids=str)
 async def test_what_is_no_cost_is_refused(db: DatabaseManager, agent_id: str, value: Any) -> None:
     with pytest.raises(InvalidValueError) as caught:

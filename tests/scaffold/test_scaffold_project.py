@@ -186,6 +186,7 @@ def test_the_snippets_and_the_inspection_run_unchanged(project: Path, installed:
             assert answer in run(["sqlite3", "data/orchestrator.db", query], project)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packages", [[], ["adws"], ["adws", "adws/adw_modules"]])
 def test_both_ways_of_importing_work_with_and_without_package_files(
     project: Path, installed: Path, packages: list[str]

@@ -9,9 +9,12 @@ from typing import Any
 import psycopg
 from sqlalchemy import URL
 
-_SESSIONS = """
+from tests.support.postgres_databases import CLEANER
+
+_SESSIONS = f"""
     SELECT pid, state, wait_event, query FROM pg_stat_activity
     WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+    AND application_name <> '{CLEANER}'
 """
 
 
