@@ -10,6 +10,7 @@ from pathlib import Path
 from orchdb.backend import Backend, Options
 from orchdb.location import Location
 from orchdb.looking import Look
+from orchdb.streams import RowSource, RowTarget
 
 
 def backend_for(
@@ -72,3 +73,45 @@ def look_at(location: Location) -> AbstractAsyncContextManager[Look]:
     from orchdb.postgres.looking import look_at_server  # noqa: PLC0415
 
     return look_at_server(location)
+
+
+async def source_of(location: Location) -> RowSource:
+    """Open a current database, to read whole tables as they are now.
+
+    Args:
+        location: The database.
+
+    Returns:
+        What is to be closed at the end.
+
+    Raises:
+        OperationError: It cannot be read.
+    """
+    if is_sqlite(location):
+        from orchdb.sqlite import streams as files  # noqa: PLC0415
+
+        return await files.open_source(location.url)
+    from orchdb.postgres import streams as servers  # noqa: PLC0415
+
+    return await servers.open_source(location)
+
+
+async def target_of(location: Location) -> RowTarget:
+    """Open a current database, to fill whole tables.
+
+    Args:
+        location: The database.
+
+    Returns:
+        What is to be closed at the end.
+
+    Raises:
+        OperationError: It cannot be written.
+    """
+    if is_sqlite(location):
+        from orchdb.sqlite import streams as files  # noqa: PLC0415
+
+        return await files.open_target(location.url)
+    from orchdb.postgres import streams as servers  # noqa: PLC0415
+
+    return await servers.open_target(location)

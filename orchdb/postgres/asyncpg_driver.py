@@ -53,6 +53,13 @@ class AsyncpgConnection(DriverConnection):
     async def script(self, sql: str) -> None:
         await self.driver.execute(sql)
 
+    async def fetch(self, sql: str) -> list[Any]:
+        rows: list[Any] = await self.driver.fetch(sql)
+        return rows
+
+    async def copy_in(self, sql: str, data: bytes) -> None:
+        await self.driver._copy_in(sql, memoryview(data), None)  # bytes would be the name of a file
+
     async def run(self, compiled: CompiledStatement, parameters: Parameters) -> StatementResult:
         if not compiled.returns_rows:
             status: str = await self.driver.execute(compiled.sql, *parameters)

@@ -89,6 +89,14 @@ class DriverConnection(ABC):
         """Insert many rows, inside a transaction; the ids that the database gave them, in their order."""
 
     @abstractmethod
+    async def fetch(self, sql: str) -> list[Any]:
+        """The rows of a statement without parameters, as the driver has them."""
+
+    @abstractmethod
+    async def copy_in(self, sql: str, data: bytes) -> None:
+        """Run a COPY from what is given."""
+
+    @abstractmethod
     async def set_autocommit(self, on: bool) -> None:
         """Whether each statement commits by itself."""
 
