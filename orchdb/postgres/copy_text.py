@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from orchdb.postgres.drivers import FIELD_MARK
 from orchdb.streams import Columns
 
-_FIELD, _ROW, _NULL = "\x1f", "\x1e", "\x1d"
-COPY = f"COPY {{0}} ({{1}}) FROM STDIN WITH (FORMAT text, DELIMITER E'\\x{ord(_FIELD):02x}', ENCODING 'UTF8')"
+_ROW, _NULL = "\x1e", "\x1d"
 _ESCAPES = (("\\", "\\\\"), ("\n", "\\n"), ("\r", "\\r"))
-_MARKS = ((_FIELD, "\\x1f"), (_ROW, "\\x1e"), (_NULL, "\\x1d"))
+_MARKS = ((FIELD_MARK, "\\x1f"), (_ROW, "\\x1e"), (_NULL, "\\x1d"))
 
 
 def copy_text(columns: Columns, count: int) -> bytes:
@@ -28,7 +28,7 @@ def copy_text(columns: Columns, count: int) -> bytes:
     joined = _joined(texts)
     nulls = sum(column.count(_NULL) for column in texts)  # as whole values
     if (
-        joined.count(_FIELD) != count * (len(texts) - 1)
+        joined.count(FIELD_MARK) != count * (len(texts) - 1)
         or joined.count(_ROW) != count
         or joined.count(_NULL) != nulls
         or nulls != sum(column.count(None) for column in columns)
@@ -41,7 +41,7 @@ def copy_text(columns: Columns, count: int) -> bytes:
 
 
 def _joined(texts: Sequence[Sequence[str]]) -> str:
-    return _ROW.join([*map(_FIELD.join, zip(*texts, strict=True)), ""])
+    return _ROW.join([*map(FIELD_MARK.join, zip(*texts, strict=True)), ""])
 
 
 def _texts(column: Sequence[Any]) -> Sequence[str]:
@@ -55,7 +55,7 @@ def _texts(column: Sequence[Any]) -> Sequence[str]:
 
 def _joined_one_by_one(columns: Columns) -> bytes:
     """What has one of the marks in its text."""
-    rows = (_FIELD.join(map(_field, row)) for row in zip(*columns, strict=True))
+    rows = (FIELD_MARK.join(map(_field, row)) for row in zip(*columns, strict=True))
     return "".join(f"{row}\n" for row in rows).encode()
 
 

@@ -43,6 +43,8 @@ RESERVE = f"""
 none, if the rows cannot be copied. One round trip tells both."""
 LOOK = f"SELECT {_COPIES}"
 """Whether rows can be copied into a table."""
+FIELD_MARK = "\x1f"
+"""What hardly any text holds."""
 _POLL = getattr(select, "poll", None)
 
 
@@ -93,8 +95,8 @@ class DriverConnection(ABC):
         """The rows of a statement without parameters, as the driver has them."""
 
     @abstractmethod
-    async def copy_in(self, sql: str, data: bytes) -> None:
-        """Run a COPY from what is given."""
+    async def copy_in(self, table: str, columns: Sequence[str], data: bytes) -> None:
+        """Add rows to a table, given as the text of COPY with ``FIELD_MARK`` between the fields."""
 
     @abstractmethod
     async def set_autocommit(self, on: bool) -> None:

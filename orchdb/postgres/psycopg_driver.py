@@ -23,6 +23,7 @@ from orchdb.clocks import done_within, steady
 from orchdb.concurrency import begun, shielded
 from orchdb.postgres.drivers import (
     COPY_FROM_ROWS,
+    FIELD_MARK,
     LOOK,
     RESERVE,
     DriverConnection,
@@ -94,7 +95,8 @@ class PsycopgConnection(DriverConnection):
             rows: list[Any] = await cursor.fetchall()
         return rows
 
-    async def copy_in(self, sql: str, data: bytes) -> None:
+    async def copy_in(self, table: str, columns: Sequence[str], data: bytes) -> None:
+        sql = f"COPY {table} ({', '.join(columns)}) FROM STDIN (DELIMITER '{FIELD_MARK}', ENCODING 'utf8')"
         try:
             async with self.driver.cursor().copy(sql) as copy:
                 for start in range(0, len(data), COPY_BYTES):

@@ -15,16 +15,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from orchdb.backend import Options
 from orchdb.concurrency import shielded
-from orchdb.driver_errors import sqlstate, translate
+from orchdb.driver_errors import translate
 from orchdb.errors import OperationError
 from orchdb.location import Location
 from orchdb.postgres.connecting import connect, open_driver_connection
-from orchdb.postgres.copy_text import COPY, copy_text
+from orchdb.postgres.copy_text import copy_text
 from orchdb.postgres.drivers import DriverConnection
 from orchdb.postgres.schema_lookup import look
 from orchdb.postgres.settings import PostgresSettings
 from orchdb.raising import raised_as
-from orchdb.schema.column_types import Identifier, JsonDocument, RowNumber, Timestamp
+from orchdb.schema.column_types import Identifier, JsonDocument, Timestamp
 from orchdb.streams import STATE, STATE_TABLE, Columns, Portion, Position, RowSource, RowTarget
 
 _PUT_AWAY = "made again "
@@ -132,9 +132,8 @@ class ServerTarget(_Server, RowTarget):
         await self._at_once(*putting, _kept(state))
 
     async def write(self, table: Table, columns: Columns, count: int, state: Mapping[str, str]) -> None:
-        names = ", ".join(column.name for column in table.columns)
         async with self._transaction(state):
-            await self._connection.copy_in(COPY.format(table.name, names), copy_text(columns, count))
+            await self._connection.copy_in(table.name, table.columns.keys(), copy_text(columns, count))
 
     async def clear(self, table: Table, state: Mapping[str, str]) -> None:
         async with self._transaction(state):
@@ -148,7 +147,7 @@ class ServerTarget(_Server, RowTarget):
                 await self._at_once(again, forget)
         ending = [f"ALTER TABLE {table.name} ENABLE TRIGGER USER" for table in tables]
         ending += [
-            f"SELECT setval(pg_get_serial_sequence('{name}', 'id'), greatest({number}, "  # noqa: S608
+            f"SELECT setval(pg_get_serial_sequence('{name}', 'id'), greatest({number}, "
             f"pg_sequence_last_value(pg_get_serial_sequence('{name}', 'id')::regclass)))"
             for name, number in numbers.items()
             if number

@@ -225,4 +225,3 @@ def _path_of(url: URL) -> Path:
 
 def _translated(operation: str, error: BaseException) -> OrchdbError:
     return translate(error, operation, None)
-

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
 from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -15,7 +13,7 @@ from sqlalchemy import URL, Table
 
 from orchdb.clocks import steady
 from orchdb.engines import is_sqlite, source_of, target_of
-from orchdb.errors import DuplicateError, InvalidValueError, SchemaError
+from orchdb.errors import DuplicateError
 from orchdb.location import MEMORY, Location, locate
 from orchdb.manager import DatabaseManager
 from orchdb.schema.column_types import RowNumber
@@ -103,8 +101,8 @@ async def compare_databases(from_: Database, to: Database, *, progress: Tell | N
         readers = [Reader(each, strict=strict) for each in (source, target)]
         counts = [[await reader.source.count(table) for table in TABLES] for reader in readers]
         telling.begin("verifying", sum(map(sum, counts)))
-        sums = [await _sums(reader, telling) for reader in readers]
-        tables = {table.name: _compared(*(each[table.name] for each in sums)) for table in TABLES}
+        one, other = [await _sums(reader, telling) for reader in readers]
+        tables = {name: _compared(found, other[name]) for name, found in one.items()}
         return TransferReport(source.place, target.place, tables, seconds=steady() - started)
 
 
@@ -122,7 +120,7 @@ class _TableState:
     """How far the copy of a table is: what the target keeps of it."""
 
     position: Position | None = None
-    sum: TableSum = TableSum()
+    sum: TableSum = field(default_factory=TableSum)
     hashed: bool = True
     read: int = 0
     changed: int = 0
@@ -130,10 +128,10 @@ class _TableState:
     rules: set[str] = field(default_factory=set[str])
 
     def plus(self, part: Part, *, hashing: bool) -> _TableState:
-        rules = self.rules | {change.rule for change in part.changes} | ({"orphan"} if part.left_out else set())
+        rules = self.rules.union([change.rule for change in part.changes], ["orphan"] if part.left_out else [])
         return _TableState(
             part.position,
-            self.sum.plus(part.count, hashes(part.shown) if hashing else 0),
+            self.sum.plus(part.rows, hashes(part.shown) if hashing else 0),
             self.hashed and hashing,
             self.read + part.read,
             self.changed + len(part.changes),
@@ -217,9 +215,9 @@ class _Copy:
             async for part in parts:
                 state = self._states[table.name].plus(part, hashing=self._hashing)
                 self._findings.tell(table.name, part)
-                await self._target.write(table, part.columns, part.count, {_TABLE + table.name: state.kept()})
+                await self._target.write(table, part.columns, part.rows, {_TABLE + table.name: state.kept()})
                 self._states[table.name] = state
-                self._copied += part.count
+                self._copied += part.rows
                 tell(part.read)
 
     async def _check(self, table: Table, before: _TableState) -> None:

@@ -55,7 +55,7 @@ class Findings:
 
     def _append(self, path: Path, lines: Iterable[dict[str, Any]]) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
             file.writelines(f"{json.dumps(line, ensure_ascii=False, default=_text)}\n" for line in lines)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -131,7 +131,7 @@ def _json(given: Sequence[Any]) -> Sequence[Any]:
 
 def _numbers(given: Sequence[Any], decode: Callable[[Any], Any], kind: type) -> Sequence[Any]:
     kinds = set(map(type, given))
-    if kinds <= {kind, _NONE} and (kind is int or all(map(math.isfinite, filter(None, given)))):
+    if kinds <= {kind, _NONE} and (kind is int or all(map(math.isfinite, _present(given)))):
         return given
     return [None if value is None else decode(value) for value in given]
 
@@ -162,7 +162,7 @@ def _fitted(column: Column[Any], given: Sequence[Any], changes: list[Change]) ->
         return _each(column, given, changes, _json_without_nul) if _any_has("\\u0000", given) else given
     if _any_has("\0", given):
         given = _each(column, given, changes, _text)
-    if isinstance(kind, Word) and max(map(len, filter(None, given)), default=0) * 4 > _MAX_INDEXED:
+    if isinstance(kind, Word) and max(map(len, _present(given)), default=0) * 4 > _MAX_INDEXED:
         given = _each(column, given, changes, _word)
     return given
 
@@ -245,4 +245,9 @@ def _all_match(pattern: re.Pattern[str], given: Sequence[Any]) -> bool:
 
 
 def _any_has(mark: str, given: Sequence[Any]) -> bool:
-    return mark in "".join(filter(None, given))
+    return mark in "".join(_present(given))
+
+
+def _present(given: Sequence[Any]) -> Iterator[Any]:
+    """The values but for those that are missing, empty or 0."""
+    return filter(None, given)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, suppress
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from orchdb.concurrency import begun
 from orchdb.schema.tables import metadata
 from orchdb.streams import ROWS_AT_A_TIME, Columns, Portion, Position, RowSource
 from orchdb.transfer.portable import Change, portable, returned, without
-from orchdb.transfer.report import TableSum
+from orchdb.transfer.report import HASH_BYTES, TableSum
 
 _BYTES_AT_A_TIME = 8 * 1024 * 1024
 _FIRST_ROWS = 256
@@ -31,7 +31,7 @@ class Part(NamedTuple):
     Attributes:
         columns: What the target gets.
         shown: What is compared.
-        count: How many rows they are.
+        rows: How many they are.
         position: Behind which the next ones begin.
         changes: The values that the target gets otherwise.
         left_out: The ids of the rows that it does not get.
@@ -41,7 +41,7 @@ class Part(NamedTuple):
 
     columns: Columns
     shown: Columns
-    count: int
+    rows: int
     position: Position
     changes: Sequence[Change]
     left_out: Sequence[Any]
@@ -164,7 +164,7 @@ class Reader:
                 within = portion if until is None else _up_to(portion, until)
                 if within.positions:
                     part = self._part(table, within)
-                    total = total.plus(part.count, hashes(part.shown))
+                    total = total.plus(part.rows, hashes(part.shown))
                     if told is not None:
                         told(part.read)
                 if within is not portion:
@@ -182,19 +182,16 @@ def _up_to(portion: Portion, until: Any) -> Portion:
 
 def hashes(shown: Columns) -> int:
     """The sum of the hashes of rows."""
-    # Of everything that a row is looked at for, this is what each one pays: there is no shorter way in Python.
-    rows = zip(*shown, strict=True)
-    return sum(int.from_bytes(blake2b(row, digest_size=16).digest(), "little") for row in map(orjson.dumps, rows))
+    # Each row pays this: there is no shorter way in Python.
+    packed = map(orjson.dumps, zip(*shown, strict=True))
+    return sum(map(int.from_bytes, [blake2b(row, digest_size=HASH_BYTES).digest() for row in packed]))
 
 
 def _next_limit(portion: Portion) -> int:
     size = 1
     for column in portion.columns:
-        if isinstance(next(filter(None, column), None), (str, bytes)):  # a text column has nothing else, or hardly
-            size += sum(map(_length, filter(None, column)))
+        with suppress(TypeError):  # numbers, which are short
+            present: Iterator[Any] = filter(None, column)
+            size += sum(map(len, present))
     count = len(portion.positions)
     return max(1, min(_BYTES_AT_A_TIME * count // size, ROWS_AT_A_TIME, count * 4))
-
-
-def _length(value: Any) -> int:
-    return len(value) if isinstance(value, (str, bytes)) else 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-_BITS = 128
+HASH_BYTES = 16
 
 
 class TableSum(NamedTuple):
@@ -29,12 +29,12 @@ class TableSum(NamedTuple):
         Returns:
             The sum of both.
         """
-        return TableSum(self.rows + rows, (self.total + total) % 2**_BITS)
+        return TableSum(self.rows + rows, (self.total + total) % 256**HASH_BYTES)
 
     @property
     def content(self) -> str:
         """The hash as 32 hexadecimal digits."""
-        return f"{self.total:0{_BITS // 4}x}"
+        return f"{self.total:0{2 * HASH_BYTES}x}"
 
 
 @dataclass(frozen=True)
