@@ -115,3 +115,53 @@ async def target_of(location: Location) -> RowTarget:
     from orchdb.postgres import streams as servers  # noqa: PLC0415
 
     return await servers.open_target(location)
+
+
+async def compress(path: Path, target: Path) -> None:
+    """Write a compressed copy of a database file that nobody has open.
+
+    Args:
+        path: The file.
+        target: The new one.
+
+    Raises:
+        OperationError: It cannot be written, or is there already.
+    """
+    from orchdb.sqlite import restoring  # noqa: PLC0415
+
+    await restoring.compress(path, target)
+
+
+def unpacked(path: Path) -> AbstractAsyncContextManager[Path]:
+    """Unpack a database file, if it is compressed, as long as a block lasts.
+
+    Args:
+        path: The file.
+
+    Returns:
+        A context manager for ``async with``, which gives the path of one that SQLite can open.
+
+    Raises:
+        OperationError: It is not there, or is damaged; at the beginning of the block.
+    """
+    from orchdb.sqlite import restoring  # noqa: PLC0415
+
+    return restoring.unpacked(path)
+
+
+async def put_in_place(backup: Path, path: Path) -> Path | None:
+    """Put a copy of a database file in the place of another one, which is kept.
+
+    Args:
+        backup: The file to copy.
+        path: The one to replace, or to make.
+
+    Returns:
+        The new name of the one that was there; ``None`` if there was none.
+
+    Raises:
+        OperationError: It is in use, or cannot be renamed.
+    """
+    from orchdb.sqlite import restoring  # noqa: PLC0415
+
+    return await restoring.put_in_place(backup, path)

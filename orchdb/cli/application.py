@@ -56,6 +56,8 @@ COMMANDS = (
     Entry("doctor", "doctor:doctor", CARE, "Look for what is wrong, and say what to do."),
     Entry("reap", "care:reap", CARE, "End the agents whose process has died."),
     Entry("reprice", "reprice:reprice", CARE, "Price prompts whose cost nobody has reported."),
+    Entry("backup", "backups:backup", CARE, "Make a consistent copy of a database as a new file."),
+    Entry("restore", "backups:restore", CARE, "Bring a backup back."),
     Entry("copy", "copying:copy", CARE, "Copy a database into an empty one, of any engine, and compare both."),
     Entry("upgrade", "versions:upgrade", CARE, "Bring the schema to the newest revision."),
     Entry("downgrade", "versions:downgrade", CARE, "Take the schema back to an older revision."),

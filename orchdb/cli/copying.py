@@ -59,7 +59,7 @@ def copy(
     if verify and unverified:
         raise typer.BadParameter(f"--verify and {_UNVERIFIED} do not go together")
     view = View.of(from_, as_json, plain)
-    progress = _progress()
+    progress = show_progress()
     if verify:
         report = asyncio.run(compare_databases(from_, to, progress=progress))
     else:
@@ -103,8 +103,8 @@ def _told(report: TransferReport, findings: Path) -> list[str]:
     return [found, *(f"  {rule}: {said}" for rule, said in report.rules.items())]
 
 
-def _progress() -> Callable[[TransferProgress], None] | None:
-    """On a terminal, a line that tells how far it is."""
+def show_progress() -> Callable[[TransferProgress], None] | None:
+    """What shows on a terminal how far a copy is; ``None`` where there is none."""
     if not sys.stderr.isatty():
         return None
     messages, last = Output(stderr=True), [""]

@@ -264,8 +264,7 @@ def _written_out(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _written_out(item) for key, item in cast("dict[str, Any]", value).items()}
     if isinstance(value, list):
-        items: list[Any] = value
-        return [_written_out(item) for item in items]
+        return [_written_out(item) for item in cast("Sequence[Any]", value)]
     return _float(value) if isinstance(value, float) else value
 
 
