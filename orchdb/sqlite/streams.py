@@ -154,7 +154,6 @@ class FileTarget(_File, RowTarget):
             if not changed.rowcount and number:
                 self._connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (name, number))
         self._connection.execute(f"DROP TABLE {STATE_TABLE}")
-        self._connection.execute("PRAGMA optimize=0x10002").close()
 
     def _keep(self, state: Mapping[str, str]) -> None:
         sql = f"INSERT OR REPLACE INTO {STATE_TABLE} (name, value) VALUES (?, ?)"  # noqa: S608
