@@ -56,6 +56,7 @@ COMMANDS = (
     Entry("doctor", "doctor:doctor", CARE, "Look for what is wrong, and say what to do."),
     Entry("reap", "care:reap", CARE, "End the agents whose process has died."),
     Entry("reprice", "reprice:reprice", CARE, "Price prompts whose cost nobody has reported."),
+    Entry("prune", "pruning:prune", CARE, "Delete old log lines, and give their space back."),
     Entry("backup", "backups:backup", CARE, "Make a consistent copy of a database as a new file."),
     Entry("restore", "backups:restore", CARE, "Bring a backup back."),
     Entry("copy", "copying:copy", CARE, "Copy a database into an empty one, of any engine, and compare both."),

@@ -23,7 +23,12 @@ _LEVEL = 5
 
 
 class Archive:
-    """A new file; each portion of rows is a member of the gzip file, so what was cut off later damages none before."""
+    """A new file; each portion of rows is a member of the gzip file, so what was cut off later damages none before.
+
+    Args:
+        path: Where it is, for messages.
+        file: The file, which is empty.
+    """
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path = path
@@ -33,6 +38,10 @@ class Archive:
     @classmethod
     async def begun(cls, path: Path, asked: Mapping[str, Any]) -> Self:
         """Make the file, and write what was asked for as its first line.
+
+        Args:
+            path: Where it is to be.
+            asked: What was asked for.
 
         Raises:
             OperationError: It exists already, or cannot be written.
@@ -57,6 +66,10 @@ class Archive:
 
     async def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write rows, and return when they are on the disk.
+
+        Args:
+            table: The table they are of.
+            rows: They, as orchdb returns them.
 
         Raises:
             OperationError: The disk is full, or gone.
