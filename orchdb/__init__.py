@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         SchemaOutOfDateError,
     )
     from orchdb.manager import DatabaseManager, Transaction
+    from orchdb.operations.retention import Prunable
     from orchdb.operations.runs import AgentRun
     from orchdb.operations.usage_rows import AgentNode, UsageKey, UsageRow
     from orchdb.rows import (
@@ -86,6 +87,7 @@ __all__ = [
     "PromptChanges",
     "PromptRow",
     "PromptStatus",
+    "Prunable",
     "SchemaError",
     "SchemaOutOfDateError",
     "SystemLogRow",
@@ -114,6 +116,7 @@ _PLACES = {
         "DatabaseManager",
         "Transaction",
     ),
+    "operations.retention": ("Prunable",),
     "operations.runs": ("AgentRun",),
     "operations.usage_rows": (
         "AgentNode",

@@ -10,6 +10,7 @@ from pathlib import Path
 from orchdb.backend import Backend, Options
 from orchdb.location import Location
 from orchdb.looking import Look
+from orchdb.streams import RowSource, RowTarget
 
 
 def backend_for(
@@ -72,3 +73,95 @@ def look_at(location: Location) -> AbstractAsyncContextManager[Look]:
     from orchdb.postgres.looking import look_at_server  # noqa: PLC0415
 
     return look_at_server(location)
+
+
+async def source_of(location: Location) -> RowSource:
+    """Open a current database, to read whole tables as they are now.
+
+    Args:
+        location: The database.
+
+    Returns:
+        What is to be closed at the end.
+
+    Raises:
+        OperationError: It cannot be read.
+    """
+    if is_sqlite(location):
+        from orchdb.sqlite import streams as files  # noqa: PLC0415
+
+        return await files.open_source(location.url)
+    from orchdb.postgres import streams as servers  # noqa: PLC0415
+
+    return await servers.open_source(location)
+
+
+async def target_of(location: Location) -> RowTarget:
+    """Open a current database, to fill whole tables.
+
+    Args:
+        location: The database.
+
+    Returns:
+        What is to be closed at the end.
+
+    Raises:
+        OperationError: It cannot be written.
+    """
+    if is_sqlite(location):
+        from orchdb.sqlite import streams as files  # noqa: PLC0415
+
+        return await files.open_target(location.url)
+    from orchdb.postgres import streams as servers  # noqa: PLC0415
+
+    return await servers.open_target(location)
+
+
+async def compress(path: Path, target: Path) -> None:
+    """Write a compressed copy of a database file that nobody has open.
+
+    Args:
+        path: The file.
+        target: The new one.
+
+    Raises:
+        OperationError: It cannot be written, or is there already.
+    """
+    from orchdb.sqlite import restoring  # noqa: PLC0415
+
+    await restoring.compress(path, target)
+
+
+def unpacked(path: Path) -> AbstractAsyncContextManager[Path]:
+    """Unpack a database file, if it is compressed, as long as a block lasts.
+
+    Args:
+        path: The file.
+
+    Returns:
+        A context manager for ``async with``, which gives the path of one that SQLite can open.
+
+    Raises:
+        OperationError: It is not there, or is damaged; at the beginning of the block.
+    """
+    from orchdb.sqlite import restoring  # noqa: PLC0415
+
+    return restoring.unpacked(path)
+
+
+async def put_in_place(backup: Path, path: Path) -> Path | None:
+    """Put a copy of a database file in the place of another one, which is kept.
+
+    Args:
+        backup: The file to copy.
+        path: The one to replace, or to make.
+
+    Returns:
+        The new name of the one that was there; ``None`` if there was none.
+
+    Raises:
+        OperationError: It is in use, or cannot be renamed.
+    """
+    from orchdb.sqlite import restoring  # noqa: PLC0415
+
+    return await restoring.put_in_place(backup, path)

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Tuple,
     Update,
     bindparam,
+    cast,
     delete,
     exists,
     func,
@@ -36,15 +37,21 @@ from sqlalchemy import (
 from orchdb.operations.list_statements import ListStatements
 from orchdb.schema.column_types import (
     Count,
+    FreeText,
+    JsonDocument,
+    ReadNumber,
     StoredTime,
     later,
     total,
 )
+from orchdb.schema.several import Several, is_among
 from orchdb.schema.sql_functions import is_another_spelling, is_understood, stored_time
 from orchdb.schema.values import HALF_OF_MOST, MAX_INTEGER
 from orchdb.statements import Statement
 
 Row = TypeVar("Row")
+ERRORS = ("ERROR", "CRITICAL")
+"""The levels of what is kept when errors are."""
 
 
 class TableStatements(ListStatements[Row]):
@@ -73,6 +80,8 @@ class TableStatements(ListStatements[Row]):
         self.delete = lru_cache(maxsize=8)(self._delete)
         self.batch_end = lru_cache(maxsize=8)(self._edge)
         self.prune = lru_cache(maxsize=8)(self._prune)
+        self.pruned = lru_cache(maxsize=8)(self._pruned)
+        self.prunable = lru_cache(maxsize=4)(self._prunable)
         self.misplaced = lru_cache(maxsize=8)(self._misplaced)
         self.prune_chosen = lru_cache(maxsize=8)(self._prune_chosen)
         self.present = lru_cache(maxsize=8)(self._present)
@@ -177,24 +186,46 @@ class TableStatements(ListStatements[Row]):
         core = core.where(*self._old(resume)).order_by(self.table.c.created_at, self.table.c.id)
         return Statement(self.table, core.limit(literal_column("1")).offset(bindparam("offset", type_=BigInteger())))
 
-    def _prune(self, equal: tuple[str, ...], resume: bool, bounded: bool) -> Statement[Row]:
+    def _prune(self, equal: tuple[str, ...], resume: bool, bounded: bool, spare: bool = False) -> Statement[Row]:
         """Delete the rows before a time that are between two positions, as far as those are given."""
+        return Statement(self.table, delete(self.table).where(*self._going(equal, resume, bounded, spare)))
+
+    def _pruned(self, equal: tuple[str, ...], resume: bool, bounded: bool, spare: bool = False) -> Statement[Row]:
+        """The rows that ``prune`` would delete."""
+        return Statement(self.table, select(*self._shown).where(*self._going(equal, resume, bounded, spare)))
+
+    def _going(self, equal: tuple[str, ...], resume: bool, bounded: bool, spare: bool) -> list[ColumnElement[bool]]:
         # Of two bounds at the top the engines search by the first: only the edge, which is before the time, is near.
         reached = [self._position() <= self._here("edge"), *self._resume(resume)] if bounded else self._old(resume)
-        return Statement(self.table, delete(self.table).where(*reached, self._is_old(), *self._equal(equal)))
+        return [*reached, self._is_old(), *self._equal(equal), *self._spared(spare)]
 
-    def _misplaced(self, equal: tuple[str, ...]) -> Statement[Any]:
-        """The ids of rows before a time whose spelling stands behind it: ``limit`` of them, in any order."""
+    def _prunable(self, equal: tuple[str, ...], spare: bool) -> Statement[Any]:
+        """How many rows before a time there are, and how long the texts in them."""
+        texts = [column for column in self.table.columns if isinstance(column.type, (FreeText, JsonDocument))]
+        lengths: ColumnElement[Any] = literal_column("0")
+        for column in texts:
+            lengths += func.coalesce(func.length(cast(column, Text)), 0)
+        core = select(func.count().label("rows"), func.coalesce(func.sum(lengths), 0).label("length"))
+        created = self.table.c.created_at
+        old = or_(created < self._before(), is_another_spelling(created)), self._is_old()
+        core = core.select_from(self.table).where(*old, *self._equal(equal), *self._spared(spare))
+        return Statement(self.table, core)
+
+    def _spared(self, spare: bool) -> list[ColumnElement[bool]]:
+        return [self.table.c.log_level.not_in([literal_column(f"'{level}'") for level in ERRORS])] if spare else []
+
+    def _misplaced(self, equal: tuple[str, ...], spare: bool = False) -> Statement[Any]:
+        """Rows before a time whose spelling stands behind it: ``limit`` of them, in any order."""
         created = self.table.c.created_at
         behind = created >= self._before(), is_another_spelling(created)
-        core = select(self.table.c.id).where(*behind, self._is_old(), *self._equal(equal))
+        core = select(*self._shown).where(*behind, self._is_old(), *self._equal(equal), *self._spared(spare))
         return Statement(self.table, core.limit(bindparam("limit", type_=BigInteger())))
 
-    def _prune_chosen(self, equal: tuple[str, ...]) -> Statement[Row]:
-        """Delete the rows with the ids of a JSON array, as far as they are before a time."""
-        chosen = select(func.json_each(bindparam("ids", type_=Text())).table_valued("value").c.value)
-        core = delete(self.table).where(self.table.c.id.in_(chosen), self._is_old(), *self._equal(equal))
-        return Statement(self.table, core)
+    def _prune_chosen(self, equal: tuple[str, ...], spare: bool = False) -> Statement[Row]:
+        """Delete the rows with some ids that were read, as far as they are before a time."""
+        chosen = is_among(self.table.c.id, bindparam("ids", type_=Several(ReadNumber(), "id")))
+        core = delete(self.table).where(chosen, self._is_old(), *self._equal(equal))
+        return Statement(self.table, core.where(*self._spared(spare)))
 
     def _old(self, resume: bool) -> list[ColumnElement[bool]]:
         return [self.table.c.created_at < self._before(), *self._resume(resume)]

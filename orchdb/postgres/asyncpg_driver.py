@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -16,6 +16,7 @@ from orchdb.backend import StatementResult
 from orchdb.clocks import done_within
 from orchdb.postgres.drivers import (
     COPY_FROM_ROWS,
+    FIELD_MARK,
     LOOK,
     RESERVE,
     DriverConnection,
@@ -52,6 +53,14 @@ class AsyncpgConnection(DriverConnection):
 
     async def script(self, sql: str) -> None:
         await self.driver.execute(sql)
+
+    async def fetch(self, sql: str) -> list[Any]:
+        rows: list[Any] = await self.driver.fetch(sql)
+        return rows
+
+    async def copy_in(self, table: str, columns: Sequence[str], data: bytes) -> None:
+        options: dict[str, Any] = {"format": "text", "delimiter": FIELD_MARK, "encoding": "utf8"}
+        await self.driver.copy_to_table(table, source=_once(data), columns=columns, **options)
 
     async def run(self, compiled: CompiledStatement, parameters: Parameters) -> StatementResult:
         if not compiled.returns_rows:
@@ -110,6 +119,10 @@ class AsyncpgConnection(DriverConnection):
             return [] if await self.driver.fetchval(LOOK.format("$1"), table) else None
         records = await self.driver.fetch(RESERVE.format("$1", "$2"), table, count)
         return None if records[0][0] is None else [record[0] for record in records]
+
+
+async def _once(data: bytes) -> AsyncGenerator[bytes]:
+    yield data
 
 
 class CancellingConnection(asyncpg.Connection):  # type: ignore[misc]

@@ -43,6 +43,8 @@ RESERVE = f"""
 none, if the rows cannot be copied. One round trip tells both."""
 LOOK = f"SELECT {_COPIES}"
 """Whether rows can be copied into a table."""
+FIELD_MARK = "\x1f"
+"""What hardly any text holds."""
 _POLL = getattr(select, "poll", None)
 
 
@@ -87,6 +89,14 @@ class DriverConnection(ABC):
     @abstractmethod
     async def run_many(self, compiled: CompiledStatement, parameters: Sequence[Parameters]) -> list[int]:
         """Insert many rows, inside a transaction; the ids that the database gave them, in their order."""
+
+    @abstractmethod
+    async def fetch(self, sql: str) -> list[Any]:
+        """The rows of a statement without parameters, as the driver has them."""
+
+    @abstractmethod
+    async def copy_in(self, table: str, columns: Sequence[str], data: bytes) -> None:
+        """Add rows to a table, given as the text of COPY with ``FIELD_MARK`` between the fields."""
 
     @abstractmethod
     async def set_autocommit(self, on: bool) -> None:

@@ -23,6 +23,7 @@ from orchdb.clocks import done_within, steady
 from orchdb.concurrency import begun, shielded
 from orchdb.postgres.drivers import (
     COPY_FROM_ROWS,
+    FIELD_MARK,
     LOOK,
     RESERVE,
     DriverConnection,
@@ -37,6 +38,8 @@ from orchdb.statements import ROWS_AT_A_TIME, CompiledStatement, Parameters, set
 FIRST_ROWS = 128
 SECONDS_AT_A_TIME = 0.005
 """How long a portion may take; with large values it holds fewer rows."""
+COPY_BYTES = 256 * 1024
+"""At a time."""
 CANCEL_AGAIN_SECONDS = 0.05
 GIVE_UP_SECONDS = 5.0
 
@@ -85,6 +88,22 @@ class PsycopgConnection(DriverConnection):
     async def script(self, sql: str) -> None:
         with self.in_time():
             await self.driver.execute(sql)
+
+    async def fetch(self, sql: str) -> list[Any]:
+        with self.in_time():
+            cursor = await self.driver.execute(sql, binary=True)
+            rows: list[Any] = await cursor.fetchall()
+        return rows
+
+    async def copy_in(self, table: str, columns: Sequence[str], data: bytes) -> None:
+        sql = f"COPY {table} ({', '.join(columns)}) FROM STDIN (DELIMITER '{FIELD_MARK}', ENCODING 'utf8')"
+        try:
+            async with self.driver.cursor().copy(sql) as copy:
+                for start in range(0, len(data), COPY_BYTES):
+                    await copy.write(data[start : start + COPY_BYTES])
+        except BaseException:
+            await shielded(_leave_copy(self.driver))
+            raise
 
     async def run(self, compiled: CompiledStatement, parameters: Parameters) -> StatementResult:
         with self.in_time():

@@ -171,6 +171,16 @@ class RowNumber(CheckedType):
         return values.count
 
 
+class ReadNumber(RowNumber):
+    """The id of a log row that was read, whatever another program has made it."""
+
+    def check(self, dialect: Dialect) -> Callable[..., Any]:
+        def unchanged(value: Any, column: str) -> Any:
+            return value
+
+        return unchanged
+
+
 class Timestamp(CheckedType):
     """A time: UTC; text of 26 characters on SQLite and in every row that comes back."""
 

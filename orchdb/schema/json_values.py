@@ -194,10 +194,7 @@ class _Walk:
         if not math.isfinite(value):
             logger.warning("%s: NaN or an infinity was replaced by null", self._place)
             return None
-        if abs(value) < 1e16:
-            return value + 0.0
-        # jsonb keeps 1e+16 as the integer 10000000000000000; written out with its fraction it stays a float.
-        return orjson.Fragment(f"{Decimal(repr(value)):f}.0".encode())
+        return _float(value)
 
     def _plain(self, value: Any) -> Any:
         """What an ``Enum``, a dataclass or a model stands for."""
@@ -248,3 +245,31 @@ def _values(encoded: str) -> int:
 
 def _unfit(column: str, what: str) -> InvalidValueError:
     return InvalidValueError(f"{column}: {what}", column=column.rpartition(".")[2])
+
+
+def canonical_json(value: object) -> str | None:
+    """The text of a value that was read from a database: the same text for the same value, whichever engine had it.
+
+    ``None`` is NULL, also where it was written as JSON's ``null``.
+    """
+    if value is None:
+        return None
+    encoded = orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+    if ("+" in encoded and "e+" in encoded) or ("-" in encoded and "-0.0" in encoded):
+        return orjson.dumps(_written_out(value), option=orjson.OPT_SORT_KEYS).decode()
+    return encoded
+
+
+def _written_out(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _written_out(item) for key, item in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [_written_out(item) for item in cast("Sequence[Any]", value)]
+    return _float(value) if isinstance(value, float) else value
+
+
+def _float(value: float) -> Any:
+    if abs(value) < 1e16:
+        return value + 0.0
+    # jsonb keeps 1e+16 as the integer 10000000000000000; written out with its fraction it stays a float.
+    return orjson.Fragment(f"{Decimal(repr(value)):f}.0".encode())

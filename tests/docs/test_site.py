@@ -18,6 +18,7 @@ import orchdb
 import orchdb.models
 import orchdb.scaffold
 import orchdb.transcripts
+import orchdb.transfer
 from orchdb import DatabaseManager, Transaction
 from tests.support.pages import DOCS, ROOT, page
 
@@ -70,6 +71,7 @@ def test_the_reference_has_every_public_name_once(site: Path) -> None:
     expected |= {f"orchdb.models.{name}" for name in orchdb.models.__all__}
     expected |= {f"orchdb.scaffold.{name}" for name in orchdb.scaffold.__all__}
     expected |= {f"orchdb.transcripts.{name}" for name in orchdb.transcripts.__all__}
+    expected |= {f"orchdb.transfer.{name}" for name in orchdb.transfer.__all__}
     expected |= {"orchdb.integrations.claude_agent_sdk.OrchdbSessionStore"}
     shown = documented(site)
     assert expected.difference(shown) == set()
