@@ -26,7 +26,7 @@ _COLUMNS = (
     Column("tokens", "tokens", "number", spare=1),
     Column("cost", "cost", "number"),
     Column("with below", "below", "number"),
-    Column("", "bar", spare=4),
+    Column("", "bar", "bar", spare=4),
 )
 _PLAIN = ("depth", "id", "definition_name", "status", "cost_usd", "subtree_usd", "prompts", "tokens")
 

@@ -27,7 +27,7 @@ _FIGURES = (
     Column("out", "out", "number"),
     Column("cached", "cached", "number", spare=1),
     Column("cost", "cost", "number"),
-    Column("", "bar", spare=4),
+    Column("", "bar", "bar", spare=4),
 )
 _PLAIN = (
     *("prompts", "failed", "unpriced", "tokens_input", "tokens_output", "tokens_cache_read", "tokens_cache_write"),

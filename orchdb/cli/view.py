@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from orchdb.location import Location
     from orchdb.manager import DatabaseManager
 
-Kind = Literal["text", "id", "time", "money", "count", "word", "duration", "json", "number"]
+Kind = Literal["text", "id", "time", "money", "count", "word", "duration", "json", "number", "bar"]
 _NUMBERS = frozenset({"money", "count", "duration", "number"})
 _GAP = 2
 _LONGEST = 1000
@@ -183,6 +183,8 @@ class View:
         kind = column.kind
         if kind == "word":
             return Text(cells.visible(value), style=cells.STYLES.get(value, ""))
+        if kind == "bar":
+            return Text(value, style="cyan")
         if kind == "money":
             return Text(cells.money(value))
         if kind == "count":
