@@ -1,6 +1,6 @@
 """Usage: ``python -m benchmarks.commands [--rounds N] [--quick] [--db PATH_OR_URL]``.
 
-What the commands that look cost as processes on a million prompts, beyond ``python -c "import typer, rich"``: all of them
+What the commands that look cost as processes on a million prompts, beyond ``python -c "import typer, rich"``: all
 in turn, several times; a figure is the median of the rounds. CPU time is that of the process alone.
 """
 
