@@ -157,7 +157,7 @@ class View:
         from rich.text import Text
 
         self.console.print(Text(title, style="bold"))
-        self.console.lines(cells.visible_lines(text).split("\n"))
+        self.console.lines(line.expandtabs() for line in cells.visible_lines(text).split("\n"))
 
     def _fields(self, values: Mapping[Column, Text], overflow: Literal["fold", "ellipsis"]) -> None:
         from rich.cells import cell_len
@@ -189,12 +189,8 @@ class View:
 
     def _is_long(self, column: Column, row: Mapping[str, Any]) -> bool:
         value = row.get(column.key)
-        return (
-            isinstance(value, str)
-            and len(value) > _LONGEST_WRAPPED
-            or column.kind == "json"
-            and len(self._plain(column, value)) > _LONGEST_WRAPPED
-        )
+        text = self._plain(column, value) if column.kind == "json" else value
+        return isinstance(text, str) and len(text) > _LONGEST_WRAPPED
 
     def _json(self, value: object) -> str:
         if not self.console.encoding.startswith("utf"):

@@ -95,6 +95,23 @@ def test_a_long_text_is_cut_with_a_mark_and_whole_with_full(recorded_file: Recor
     assert "end" in done("sql", query, "--db", recorded_file.url), "a pipe gets all of it"
 
 
+def test_a_text_that_is_very_long_is_not_laid_out_and_many_columns_are_shown_row_by_row(
+    recorded_file: Recorded,
+) -> None:
+    terminal = {"FORCE_COLOR": "1", "COLUMNS": "80"}
+    db = ("--db", recorded_file.url)
+    text = f"{'word ' * 1000}end\\n"
+    query = f"SELECT 1 AS number, replace('{text}', '\\n', char(10)) AS text"
+    shown = done("sql", query, "--full", *db, **terminal)
+    assert f"{'word ' * 1000}end\n" in shown, "the terminal wraps it"
+    many = re.sub(r"\x1b\[[\d;]*m", "", done("sql", "SELECT * FROM agents", *db, **terminal))
+    assert max(map(cell_len, many.splitlines())) <= 80
+    assert re.search(r"^orchestrator_agent_id +[0-9a-f-]{36} *$", many, re.MULTILINE)
+    assert many.count("created_at") == 3
+    narrow = done("sql", "SELECT * FROM agents", *db, FORCE_COLOR="1", COLUMNS="20")
+    assert "created_at" in narrow
+
+
 def test_times_are_local_with_their_zone_or_utc() -> None:
     moment = "2026-01-02T03:04:05.678901"
     from datetime import UTC, timedelta, timezone
