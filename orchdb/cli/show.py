@@ -35,6 +35,7 @@ def show(
         typer.Argument(
             metavar="ID",
             help="An id, or its beginning, of a definition, an agent, a prompt or a session; the number of a line.",
+            autocompletion=options.complete_id,
         ),
     ],
     table: Annotated[

@@ -35,7 +35,9 @@ def tree(
     session: Annotated[
         str,
         typer.Argument(
-            metavar="SESSION", help="A session, or an agent, whose tree it is then: its id or the beginning of it."
+            metavar="SESSION",
+            help="A session, or an agent, whose tree it is then: its id or the beginning of it.",
+            autocompletion=options.complete_id,
         ),
     ],
     deleted: Annotated[bool, typer.Option("--deleted", help="Also what was deleted softly.")] = False,

@@ -317,5 +317,22 @@ def test_a_shell_completes_ids_and_never_an_error(recorded_file: Recorded) -> No
 
     assert "now" in completed(f"orchdb agents --db {recorded_file.url} --session n")
     assert recorded_file.lead in completed(f"orchdb logs --db {recorded_file.url} --agent {recorded_file.lead[:5]}")
+    assert "before" in completed(f"orchdb tree --db {recorded_file.url} be")
+    for word in ("", recorded_file.lead[:9]):
+        assert recorded_file.lead in completed(f"orchdb show --db {recorded_file.url} {word}")
+    assert completed(f"orchdb show --db {recorded_file.url} zz%") == "_files\n"
     assert "Error" not in completed("orchdb agents --db /nowhere/x.db --session n")
     assert "sessions" in completed("orchdb sess")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device")
+@pytest.mark.parametrize("command", [("--version",), ("sessions",)])
+def test_an_output_that_is_full_is_told_in_a_line(recorded_file: Recorded, command: tuple[str, ...]) -> None:
+    variables = {"ORCHESTRATOR_DB_PATH": recorded_file.url}
+    with (
+        Path("/dev/full").open("w") as full,
+        process(*command, stdout=full, stderr=subprocess.PIPE, variables=variables) as ended,
+    ):
+        said = complaints(ended.stderr.read().decode())
+    assert said == "Error: the output could not be written: No space left on device\n"
+    assert ended.returncode == 3
