@@ -5,8 +5,9 @@ A new command is a function in a module of its own group, and a line in ``COMMAN
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -15,7 +16,10 @@ import typer.main
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter  # pyright: ignore[reportPrivateUsage]
+    from typer._click.shell_completion import CompletionItem  # pyright: ignore[reportPrivateUsage]
 
+_WRONG_CALL: Any = typer.BadParameter.__base__
+"""What Typer raises for a call that it does not understand; it has no public name."""
 LOOK, CARE, BEGIN = "Look", "Care", "Begin"
 
 
@@ -101,8 +105,12 @@ class Commands(typer.core.TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        # For what is misspelt: those that sound alike are looked for here.
-        self.commands = {name: typer.core.TyperCommand(name) for name in _BY_NAME}
+        # For what is misspelt, and for a shell: those that sound alike, or begin so, are looked for here.
+        self.commands = {
+            name: typer.core.TyperCommand(name, short_help=entry.summary) for name, entry in _BY_NAME.items()
+        }
+        self._only_names = False
+        self._called = ""
 
     def list_commands(self, ctx: Context) -> list[str]:
         """The names, in the order of the help."""
@@ -110,14 +118,54 @@ class Commands(typer.core.TyperGroup):
 
     def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
         """The command that is called."""
+        entry = _BY_NAME.get(cmd_name)
+        if entry is None or self._only_names:
+            return self.commands.get(cmd_name)
         from orchdb.cli.running import explained
 
-        entry = _BY_NAME.get(cmd_name)
-        if entry is None:
-            return None
+        self._called = entry.name
         single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         single.command(entry.name)(explained(entry.function()))
         return typer.main.get_command(single)
+
+    def shell_complete(self, ctx: Context, incomplete: str) -> list[CompletionItem]:
+        """The commands that begin so, of which none is loaded, and the options."""
+        self._only_names = True
+        try:
+            return super().shell_complete(ctx, incomplete)
+        finally:
+            self._only_names = False
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Read the options that stand before the command; where there is nothing at all, the help is what is meant."""
+        if not args and not ctx.resilient_parsing:
+            typer.echo(help_text(), nl=False)
+            raise typer.Exit
+        return super().parse_args(ctx, args)
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Begin, unless the call is wrong."""
+        with self._in_one_line():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: Context) -> Any:
+        """Run the command, unless the call is wrong."""
+        with self._in_one_line():
+            return super().invoke(ctx)
+
+    @contextlib.contextmanager
+    def _in_one_line(self) -> Generator[None]:
+        """Tell a wrong call as any other error; what was given is repeated there, and may be a URL with a password."""
+        try:
+            yield
+        except _WRONG_CALL as error:
+            told = error.format_message().removesuffix(".")
+            place = error.ctx.command_path if error.ctx else f"orchdb {self._called}".rstrip()
+        else:
+            return
+        from orchdb.cli.running import USAGE, fail
+
+        fail(f"{told[:1].lower()}{told[1:]}{'' if told.endswith('?') else '.'} See {place} --help", USAGE)
 
     def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write the help without loading the commands, or Rich."""
@@ -144,7 +192,6 @@ def _start(
 application = typer.Typer(
     cls=Commands,
     callback=_start,
-    no_args_is_help=True,
     # A traceback with the values of variables would show prompts and passwords.
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -72,15 +72,14 @@ def reap(
         orchdb reap --idle-for 2h
     """
     from orchdb.cli.filters import span
-    from orchdb.engines import look_at
+    from orchdb.cli.versions import current_revision
     from orchdb.manager import DatabaseManager
 
     view = View.of(db, as_json, plain, full=full)
     seconds = span("--idle-for", idle_for)
 
     async def end() -> None:
-        async with look_at(view.location):
-            pass  # what is not there is not made
+        await current_revision(view.location)  # what is not there is not made, neither the file nor its tables
         async with DatabaseManager(view.location.url, upgrade=False) as manager:
             rows = [{"id": ended} for ended in await manager.reap_agents(idle_for=seconds)]
             short = await view.short(manager, rows, "id")

@@ -42,6 +42,17 @@ _UNSEEN = re.compile(
 _UNSEEN_IN_LINES = re.compile(_UNSEEN.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
 
 
+# The user's name ends at the first colon; a password that was not escaped may hold whatever a URL does not.
+_PASSWORD = re.compile(
+    r"(?P<before>[a-z][a-z0-9+.-]*:/*[^\s:/@]*:).*@|(?P<named>\bpassword\s*=\s*)[^\s&'\")]+", re.IGNORECASE
+)
+
+
+def without_password(text: str) -> str:
+    """The text; where it holds the URL of a server, as someone typed it, with three stars for the password."""
+    return _PASSWORD.sub(lambda found: f"{found['before']}***@" if found["before"] else f"{found['named']}***", text)
+
+
 def visible(text: str) -> str:
     """The text in one line, with what cannot be seen, or would act on the terminal, written as an escape."""
     return _UNSEEN.sub(_escape, text)

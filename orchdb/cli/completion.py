@@ -25,29 +25,40 @@ def agents(db: str | None, incomplete: str) -> list[tuple[str, str]]:
     return _completed(db, incomplete, _agents)
 
 
-async def _sessions(db: DatabaseManager) -> list[tuple[str, str]]:
+def ids(db: str | None, incomplete: str) -> list[tuple[str, str]]:
+    """The newest sessions, then the newest agents, that begin so."""
+    return sessions(db, incomplete) + agents(db, incomplete)
+
+
+async def _sessions(db: DatabaseManager, incomplete: str) -> list[tuple[str, str]]:
+    from orchdb.inspection.identifiers import find_sessions
     from orchdb.inspection.sessions import list_sessions
 
-    found = await list_sessions(db, limit=_MOST)
+    begun = await find_sessions(db, incomplete) if incomplete else None
+    found = await list_sessions(db, session_id=begun, limit=_MOST)
     return [(row["session_id"], f"{row['agents']} agents, {row['running']} running") for row in found]
 
 
-async def _agents(db: DatabaseManager) -> list[tuple[str, str]]:
-    from orchdb.inspection.identifiers import names_of_definitions
+async def _agents(db: DatabaseManager, incomplete: str) -> list[tuple[str, str]]:
+    from orchdb.inspection.identifiers import find_agents, names_of_definitions
 
-    found = await db.list_agents(limit=_MOST)
+    if incomplete:
+        begun = [await db.get_agent(name) for name in await find_agents(db, incomplete)]
+        found = [row for row in begun if row is not None]
+    else:
+        found = await db.list_agents(limit=_MOST)
     names = await names_of_definitions(db, (row["orchestrator_agent_id"] for row in found))
     return [(row["id"], f"{names.get(row['orchestrator_agent_id'], '')} {row['status']}") for row in found]
 
 
 def _completed(
-    db: str | None, incomplete: str, find: Callable[[DatabaseManager], Awaitable[list[tuple[str, str]]]]
+    db: str | None, incomplete: str, find: Callable[[DatabaseManager, str], Awaitable[list[tuple[str, str]]]]
 ) -> list[tuple[str, str]]:
     from orchdb.cli.cells import visible
 
     async def look() -> list[tuple[str, str]]:
         async with asyncio.timeout(_SECONDS), reading(located(db)) as manager:
-            return await find(manager)
+            return await find(manager, incomplete)
 
     try:
         found: Any = asyncio.run(look())

@@ -6,21 +6,28 @@ import asyncio
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
-from rich.table import Table
-from sqlalchemy import URL
 
-from orchdb.cli.demo_session import play
 from orchdb.cli.output import Output
-from orchdb.location import MEMORY, resolve
-from orchdb.manager import DatabaseManager
-from orchdb.rows import AgentLogRow, AgentRow, PromptRow
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from sqlalchemy import URL
+
+    from orchdb.manager import DatabaseManager
+    from orchdb.rows import AgentLogRow, AgentRow, PromptRow
 
 DEFAULT_FILE = "orchdb-demo.db"
-LOOKS = ("sessions", "agents", "prompts --status failed", "logs --level warning+", "top --once")
+LOOKS = (
+    "sessions",
+    "tree {session}",
+    "usage --by definition",
+    "prompts --status failed",
+    "logs --level warning+",
+    "top",
+)
 """What to try, of the commands that look."""
 QUERIES = (
     "SELECT name, status, cost_usd FROM agents JOIN orchestrator_agents"
@@ -37,12 +44,17 @@ def demo(
     ] = DEFAULT_FILE,
 ) -> None:
     """Play a small session of several agents, and show what was stored."""
+    from orchdb.location import resolve
+
     asyncio.run(_demo(resolve(db, "--db"), Output()))
 
 
 async def _demo(url: URL, console: Output) -> None:
     def say(name: str, what: str) -> None:
         console.print(f"[dim]{datetime.now(UTC):%H:%M:%S.%f}[/]  [cyan]{name:<16}[/] {what}", highlight=False)
+
+    from orchdb.cli.demo_session import play
+    from orchdb.manager import DatabaseManager
 
     async with DatabaseManager(url) as db:
         console.print("[bold]A planner, three builders at the same time, a reviewer[/]")
@@ -105,6 +117,9 @@ def _logs_table(logs: list[AgentLogRow], names: dict[str, str]) -> Table:
 
 def _table(title: str, *columns: str) -> Table:
     """An empty table; a column whose name starts with ``$`` holds numbers."""
+    from rich import box
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.padding = (0, 1, 0, 0)
     for column in columns:
@@ -114,6 +129,8 @@ def _table(title: str, *columns: str) -> Table:
 
 def show_place(url: URL, session: str, console: Output) -> None:
     """Say where the rows are, and print commands that can be copied: unwrapped, and quoted for the shell."""
+    from orchdb.location import MEMORY
+
     if url.database == MEMORY:
         console.print("[bold]Where:[/] in memory, so it is gone now.")
         return
@@ -129,7 +146,8 @@ def show_place(url: URL, session: str, console: Output) -> None:
     commands += [f'{command} "{query.format(session=session)}"' for query in QUERIES]
     console.print(f"[bold]Where:[/] {place}", highlight=False, soft_wrap=True)
     console.print("[bold]Look at it:[/]")
-    for line in [*(f"orchdb {words} --db {_quoted(url)}" for words in LOOKS), *commands]:
+    looks = [f"orchdb {words.format(session=session)} --db {_quoted(url)}" for words in LOOKS]
+    for line in [*looks, *commands]:
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 
 

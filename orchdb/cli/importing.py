@@ -7,25 +7,15 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchdb.cli import options
 from orchdb.cli.output import Output
-from orchdb.cli.spans import import_spans
-from orchdb.integrations.traces import is_otlp
-from orchdb.location import resolve
-from orchdb.manager import DatabaseManager
-from orchdb.transcripts import (
-    ImportReport,
-    Progress,
-    Tally,
-    Transcript,
-    find_transcripts,
-    import_transcripts,
-    watch_transcripts,
-)
+
+if TYPE_CHECKING:
+    from orchdb.transcripts import ImportReport, Progress, Tally, Transcript
 
 SOURCES = {"claude": "Claude Code", "codex": "Codex", "swe": "SWE-agent"}
 
@@ -53,6 +43,11 @@ def run_import(
 
     Examples: orchdb import --dry-run · orchdb import claude --no-content · orchdb import runs/ --db runs.db
     """
+    from orchdb.cli.spans import import_spans
+    from orchdb.integrations.traces import is_otlp
+    from orchdb.location import resolve
+    from orchdb.transcripts import find_transcripts
+
     words = [*(what or ())]
     sources = [words.pop(0)] if words and words[0] in SOURCES else None
     if watch and dry_run:
@@ -100,6 +95,9 @@ class _Command:
 
     async def once(self, *, dry_run: bool) -> None:
         """Import once, or say what an import would do."""
+        from orchdb.manager import DatabaseManager
+        from orchdb.transcripts import import_transcripts
+
         progress = _progress(self._messages)
         options = {"sources": self._sources, "content": self._content}
         if dry_run and not _is_there(self._url):
@@ -113,6 +111,9 @@ class _Command:
 
     async def watch(self) -> None:
         """Import, and follow the files until somebody ends it."""
+        from orchdb.manager import DatabaseManager
+        from orchdb.transcripts import watch_transcripts
+
         async with DatabaseManager(self._url) as db:  # type: ignore[arg-type]
             first = True
             async for report in watch_transcripts(db, self._paths, sources=self._sources, content=self._content):

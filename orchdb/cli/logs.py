@@ -167,6 +167,9 @@ def _write(view: View, columns: tuple[Column, ...], row: Mapping[str, Any]) -> N
         (f"{time} ", "dim"),
         (f"{cells.visible(level):<8} ", cells.STYLES.get(level, "")),
         (f"{cells.visible(whose)} ", "cyan"),
-        cells.visible(row["message"]),
+        cells.visible(row["message"] if view.full else row["message"][: view.console.width]),
     )
-    view.console.print(text, no_wrap=not view.full, overflow="fold" if view.full else "ellipsis")
+    if view.full:
+        view.console.print(text, soft_wrap=True)
+    else:
+        view.console.print(text, no_wrap=True, overflow="ellipsis")

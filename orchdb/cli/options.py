@@ -21,6 +21,13 @@ def _complete_agent(context: typer.Context, incomplete: str) -> list[tuple[str, 
     return agents(context.params.get("db"), incomplete)
 
 
+def complete_id(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """The ids of sessions and agents that begin so, for a shell."""
+    from orchdb.cli.completion import ids
+
+    return ids(context.params.get("db"), incomplete)
+
+
 Db = Annotated[
     str | None,
     typer.Option(

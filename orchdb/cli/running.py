@@ -65,10 +65,12 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 def tell(message: str, style: str = "") -> None:
-    """Write a line about what the command does, on standard error."""
-    from orchdb.cli.cells import visible
+    """Write a line about what the command does, on standard error; of a URL in it the password is left out."""
+    from orchdb.cli.cells import visible, without_password
 
-    Output(stderr=True).print(visible(message), style=style, markup=False, highlight=False, soft_wrap=True)
+    Output(stderr=True).print(
+        visible(without_password(message)), style=style, markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def _first(failure: Exception) -> Exception:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchdb.cli.output import Output
 from orchdb.cli.running import REFUSED
-from orchdb.scaffold import Plan, ScaffoldService
+
+if TYPE_CHECKING:
+    from orchdb.scaffold import Plan
 
 REMARKS = {"create": "new", "keep": "is the same already", "overwrite": "differs"}
 
@@ -31,6 +33,8 @@ def scaffold(
 
     These are the folder adws/ and the file data/.gitignore.
     """
+    from orchdb.scaffold import ScaffoldService
+
     service = ScaffoldService(folder)
     plan = service.build_plan(config)
     console = Output()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchdb.cli import cells, options
+from orchdb.cli import options
 from orchdb.cli.running import FINDING, fail, reading, run_reading
 from orchdb.cli.view import Column, Kind, View
 
@@ -35,6 +35,7 @@ def show(
         typer.Argument(
             metavar="ID",
             help="An id, or its beginning, of a definition, an agent, a prompt or a session; the number of a line.",
+            autocompletion=options.complete_id,
         ),
     ],
     table: Annotated[
@@ -97,13 +98,10 @@ def _print(view: View, record: Record, short: Mapping[str, str]) -> None:
     if view.plain:
         view.fields(row, columns)
         return
-    from rich.text import Text
-
     view.fields(row, [column for column in columns if column.key not in _TEXTS])
     for name in _TEXTS:
         if row.get(name) is not None:
-            view.console.print(Text(f"\n{name}", style="bold"))
-            view.console.print(Text(cells.visible_lines(row[name])), soft_wrap=True)
+            view.text(f"\n{name}", row[name])
     _belonging(view, record, short)
 
 

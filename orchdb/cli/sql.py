@@ -92,7 +92,7 @@ def _print(view: View, names: Sequence[str], found: Sequence[Any]) -> None:
         {key: _value(value) for key, value in zip(keys, row, strict=True)} for row in found
     ]
     columns = [Column(name, key, _kind(rows, key), grows=True) for name, key in zip(names, keys, strict=True)]
-    view.rows(rows, columns, nothing="No rows.")
+    view.rows(rows, columns, nothing="No rows.", narrow="records")
 
 
 def _kind(rows: Sequence[Mapping[str, Any]], key: str) -> Any:

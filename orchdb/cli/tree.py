@@ -26,7 +26,7 @@ _COLUMNS = (
     Column("tokens", "tokens", "number", spare=1),
     Column("cost", "cost", "number"),
     Column("with below", "below", "number"),
-    Column("", "bar", spare=4),
+    Column("", "bar", "bar", spare=4),
 )
 _PLAIN = ("depth", "id", "definition_name", "status", "cost_usd", "subtree_usd", "prompts", "tokens")
 
@@ -35,7 +35,9 @@ def tree(
     session: Annotated[
         str,
         typer.Argument(
-            metavar="SESSION", help="A session, or an agent, whose tree it is then: its id or the beginning of it."
+            metavar="SESSION",
+            help="A session, or an agent, whose tree it is then: its id or the beginning of it.",
+            autocompletion=options.complete_id,
         ),
     ],
     deleted: Annotated[bool, typer.Option("--deleted", help="Also what was deleted softly.")] = False,

@@ -28,7 +28,7 @@ _FIGURES = (
     Column("out", "out", "number", spare=2),
     Column("cached", "cached", "number", spare=3),
     Column("cost", "cost", "number"),
-    Column("", "bar", spare=6),
+    Column("", "bar", "bar", spare=6),
 )
 _PLAIN = (
     *("prompts", "failed", "unpriced", "tokens_input", "tokens_output", "tokens_cache_read", "tokens_cache_write"),

@@ -42,7 +42,7 @@ def history(
     from orchdb.schema.downgrading import known_revisions
 
     view = View.of(db, as_json, plain, full=full)
-    current = run_reading(_current(view.location))
+    current = run_reading(current_revision(view.location))
     known = known_revisions()
     numbers = [each.revision for each in known]
     at = numbers.index(current) if current in numbers else -1
@@ -71,7 +71,7 @@ def upgrade(
     from orchdb.schema.downgrading import known_revisions
 
     view = View.of(db, as_json=False, plain=False)
-    before = run_reading(_current(view.location))
+    before = run_reading(current_revision(view.location))
     newest = known_revisions()[-1].revision
     if before == newest:
         tell(f"The database has the newest revision, {newest}.")
@@ -111,7 +111,7 @@ def downgrade(
     from orchdb.schema import downgrading
 
     view = View.of(db, as_json=False, plain=False)
-    before = run_reading(_current(view.location))
+    before = run_reading(current_revision(view.location))
     undone = [each for each in reversed(downgrading.known_revisions()) if revision < each.revision <= (before or "")]
     if before is None or not undone:
         fail(f"the database has the revision {before or 'none'}, which is not newer than {revision}", REFUSED)
@@ -129,7 +129,7 @@ def downgrade(
     tell(f"Downgraded from {before} to {revision}.")
 
 
-async def _current(location: Location) -> str | None:
+async def current_revision(location: Location) -> str | None:
     """The revision that the database has; that of the first class has no stamp, and is as good as the first one.
 
     Raises:

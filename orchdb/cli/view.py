@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from orchdb.location import Location
     from orchdb.manager import DatabaseManager
 
-Kind = Literal["text", "id", "time", "money", "count", "word", "duration", "json", "number"]
+Kind = Literal["text", "id", "time", "money", "count", "word", "duration", "json", "number", "bar"]
 _NUMBERS = frozenset({"money", "count", "duration", "number"})
 _GAP = 2
 _LONGEST = 1000
 """Of a text in a table; a terminal shows less, and measuring more takes time."""
+_LONGEST_WRAPPED = 4000
+"""Of a text that is laid out; a longer one is written as it is, which takes no time, and the terminal wraps it."""
 _NARROWEST = 16
 """What a column that takes the room that is left has at least."""
 
@@ -112,20 +114,28 @@ class View:
         *,
         nothing: str,
         short: Mapping[str, str] | None = None,
+        narrow: Literal["table", "records"] = "table",
     ) -> None:
         """Write a list.
 
         Args:
             nothing: What to say of an empty one, on standard error.
             short: What a table shows instead of an id.
+            narrow: What a terminal gets that has no room for each column: a table beyond its edge, or one row below the
+                other, a column a line.
         """
         if self.as_json:
             self.console.lines([self._json(row) for row in rows])
         elif self.plain:
             self.console.lines([self._line(row, columns) for row in rows])
+        elif self.full and any(self._is_long(column, row) for row in rows for column in columns):
+            self._records(rows, columns)
         elif rows:
             table = self.table(rows, columns, {} if self.full else short or {})
-            self.console.print(table, width=max(table.width or 0, self.console.width), crop=False, soft_wrap=False)
+            if narrow == "records" and (table.width or 0) > self.console.width:
+                self._records(rows, columns)
+            else:
+                self.console.print(table, width=max(table.width or 0, self.console.width), crop=False, soft_wrap=False)
         if not rows and not self.as_json:
             from orchdb.cli.running import tell
 
@@ -140,14 +150,47 @@ class View:
         if self.plain:
             self.console.lines([f"{column.key}\t{self._plain(column, record[column.key])}" for column in present])
             return
+        self._fields({column: self._exact(column, record[column.key]) for column in present}, overflow="fold")
+
+    def text(self, title: str, text: str) -> None:
+        """Write a text as it is, below its title: the terminal wraps its lines, so that they can be copied."""
+        from rich.text import Text
+
+        self.console.print(Text(title, style="bold"))
+        self.console.lines(line.expandtabs() for line in cells.visible_lines(text).split("\n"))
+
+    def _fields(self, values: Mapping[Column, Text], overflow: Literal["fold", "ellipsis"]) -> None:
+        from rich.cells import cell_len
         from rich.table import Table
 
         table = Table.grid(padding=(0, 2))
-        table.add_column(style="bold", no_wrap=True)
-        table.add_column(overflow="fold")
-        for column in present:
-            table.add_row(column.title, self._exact(column, record[column.key]))
+        titles = max((cell_len(cells.visible(column.title)) for column in values), default=0)
+        table.add_column(style="bold", no_wrap=True, min_width=min(titles, self.console.width // 2))
+        table.add_column(overflow=overflow, no_wrap=overflow == "ellipsis")
+        long = {column: value for column, value in values.items() if len(value) > _LONGEST_WRAPPED}
+        for column, value in values.items():
+            if column not in long:
+                table.add_row(cells.visible(column.title), value)
         self.console.print(table)
+        for column, value in long.items():
+            self.text(cells.visible(column.title), value.plain)
+
+    def _records(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> None:
+        """Write the rows below each other."""
+        from rich.rule import Rule
+
+        for number, row in enumerate(rows, 1):
+            self.console.print(Rule(str(number), align="left", style="dim"))
+            present = [column for column in columns if row.get(column.key) is not None]
+            if self.full:
+                self.fields(row, present)
+            else:
+                self._fields({each: self._cell(each, row[each.key], _cut) for each in present}, overflow="ellipsis")
+
+    def _is_long(self, column: Column, row: Mapping[str, Any]) -> bool:
+        value = row.get(column.key)
+        text = self._plain(column, value) if column.kind == "json" else value
+        return isinstance(text, str) and len(text) > _LONGEST_WRAPPED
 
     def _json(self, value: object) -> str:
         if not self.console.encoding.startswith("utf"):
@@ -183,6 +226,8 @@ class View:
         kind = column.kind
         if kind == "word":
             return Text(cells.visible(value), style=cells.STYLES.get(value, ""))
+        if kind == "bar":
+            return Text(value, style="cyan")
         if kind == "money":
             return Text(cells.money(value))
         if kind == "count":
@@ -244,7 +289,7 @@ class View:
             return self._times(column.title, values)
         if column.kind == "id":
             return [Text(column.title), *(Text(cells.visible(short.get(str(v), str(v or "")))) for v in values)]
-        text_of = cells.visible_lines if self.full else _cut
+        text_of = _nearly_whole if self.full else _cut
         return [Text(column.title), *(self._cell(column, value, text_of) for value in values)]
 
     def _times(self, title: str, values: Sequence[str | None]) -> list[Text]:
@@ -267,6 +312,11 @@ class View:
 def _cut(text: str) -> str:
     """A text for one cell: one line, and of a long one the beginning with a mark."""
     return cells.visible(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
+
+
+def _nearly_whole(text: str) -> str:
+    """A text for one cell, on several lines if it has some."""
+    return cells.visible_lines(text if len(text) <= _LONGEST_WRAPPED else f"{text[:_LONGEST_WRAPPED]}…")
 
 
 def _exact_text(text: str) -> str:

@@ -63,6 +63,14 @@ _USED = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client back
 
 # What else there is could end the transaction that only reads, or write beside the tables.
 _READS = ("select", "with", "values", "table", "show", "explain")
+# A transaction that only reads lets pass what acts on the server, its files and its sessions.
+_ACTING = """
+    SELECT DISTINCT proname::text FROM pg_proc WHERE provolatile = 'v' AND proname::text = ANY(CAST(:names AS text[]))
+    AND proname !~ '^(random(_normal)?|clock_timestamp|timeofday|gen_random_uuid|uuidv[47]|currval|lastval|pg_sleep.*
+        |pg_.*size|pg_stat_get_.*|pg_relation_filepath)$' ORDER BY 1
+""".replace("\n        |", "|")
+_WORD = r"[^\W\d][\w$]*"
+_CALL = re.compile(rf'({_WORD})"?\s*\(')
 _FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*(?P<word>[a-z]+)", re.IGNORECASE | re.DOTALL)
 
 
@@ -112,6 +120,10 @@ class _ServerLook(Look):
         word = _FIRST_WORD.match(statement)
         if word is None or word["word"].lower() not in _READS:
             raise OperationError(f"only {', '.join(_READS)} can be run", code=READ_ONLY)
+        acting = await self._acting(statement)
+        if acting:
+            message = f"{', '.join(acting)} may do more than read (a function of your own can be made STABLE)"
+            raise OperationError(message, code=READ_ONLY)
         # Of one that is prepared the server takes no second one behind it.
         run = _prepared_by_asyncpg if self._settings.asyncpg else _prepared_by_psycopg
         try:
@@ -121,6 +133,15 @@ class _ServerLook(Look):
             if sqlstate(error) != READ_ONLY:
                 raise
         raise OperationError("the statement would write", code=READ_ONLY)
+
+    async def _acting(self, statement: str) -> list[str]:
+        """The functions in a statement that may have an effect."""
+        if re.search(r"u&\s*\"", statement, re.IGNORECASE):
+            return ["a name that is written with U&"]
+        # A comment may stand between a name and its parenthesis.
+        called = _CALL.findall(statement) if not re.search(r"--|/\*", statement) else re.findall(_WORD, statement)
+        names = sorted({*called, *(name.lower() for name in called)})
+        return [str(name) for (name,) in await self.connection.execute(text(_ACTING), {"names": names})]
 
     async def findings(self, *, quick: bool) -> list[Finding]:
         found = [await self._clock(), await self._server(), await self._role(), await self._rows_hidden()]

@@ -19,6 +19,7 @@ from orchdb.driver_errors import sqlite_code
 from orchdb.errors import OperationError
 from orchdb.looking import READ_ONLY, Answer, Facts, Finding, Look, ok
 from orchdb.raising import raised_as
+from orchdb.schema.spellings import decode_text
 from orchdb.schema.sql_functions import TIME_FUNCTION
 from orchdb.schema.tables import metadata
 from orchdb.sqlite.files import (
@@ -35,6 +36,15 @@ from orchdb.sqlite.settings import CHECKPOINT_PAGES, configure_reader, engine
 _LARGE_WAL = 64 * 1024 * 1024
 _FREE_SHARE, _FREE_BYTES = 0.25, 16 * 1024 * 1024
 _MOST = 5
+# A pragma with a value is a setting, but for these, whose value says what is asked about.
+_ASKING = frozenset(
+    (
+        *("table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo", "foreign_key_list"),
+        *("foreign_key_check", "integrity_check", "quick_check"),
+        "read_uncommitted",  # SQLAlchemy sets it; between connections with caches of their own it does nothing
+    )
+)
+_ACTING = frozenset(("wal_checkpoint", "optimize", "incremental_vacuum", "shrink_memory"))
 _ONE_FORM = "????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]"
 
 
@@ -85,7 +95,7 @@ class _FileLook(Look):
             if not result.returns_rows:
                 return Answer([], [])
             return Answer([*result.keys()], result.fetchall() if limit is None else result.fetchmany(limit))
-        raise OperationError("the statement would write", code=READ_ONLY)
+        raise OperationError("the statement would write, or change a setting", code=READ_ONLY)
 
     async def findings(self, *, quick: bool) -> list[Finding]:
         found = [self._place(), self._permissions(), _version()]
@@ -199,11 +209,15 @@ class _FileLook(Look):
 def _configure(connection: sqlite3.Connection) -> None:
     """Set up a connection that can read this file and nothing else: another one could be made by reading it."""
     configure_reader(connection)
+    connection.text_factory = decode_text  # another program's text may be no UTF-8
     connection.set_authorizer(_authorized)
 
 
-def _authorized(action: int, *_: str | None) -> int:
-    return sqlite3.SQLITE_DENY if action in (sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH) else sqlite3.SQLITE_OK
+def _authorized(action: int, first: str | None, second: str | None, *_: str | None) -> int:
+    name = str(first).lower()
+    acts = action == sqlite3.SQLITE_PRAGMA and (name in _ACTING or (second is not None and name not in _ASKING))
+    attaches = action in (sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH)
+    return sqlite3.SQLITE_DENY if acts or attaches else sqlite3.SQLITE_OK
 
 
 def _path_of(url: URL) -> Path:

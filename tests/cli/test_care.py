@@ -103,6 +103,14 @@ def test_doctor_says_so_where_the_tables_of_a_database_are_not_there(target: Tar
     assert findings(target.url)["revision"] == ("error", "orchdb init makes them")
 
 
+@pytest.mark.parametrize("command", ["status", "doctor", "history", "upgrade", "reap", "sessions", "reprice", "top"])
+def test_a_database_without_tables_stays_without(target: Target, command: str) -> None:
+    if target.engine == "sqlite":
+        target.path.touch()
+    assert run(command, "--db", target.url).exit_code in (0, 1, 4)
+    assert findings(target.url)["revision"][1] == "orchdb init makes them"
+
+
 def test_a_schema_goes_back_and_forth_by_commands(recorded: Recorded) -> None:
     db = ("--db", recorded.url)
     states = [json.loads(line)["state"] for line in done("history", "--json", *db).splitlines()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,7 @@ def test_status_says_what_decided_and_looks_at_an_older_schema(recorded_file: Re
         "DO $$BEGIN SET TRANSACTION READ WRITE; DELETE FROM agents; END$$",
         "PRAGMA query_only = 0",
         "PRAGMA journal_mode = DELETE",
+        "PRAGMA locking_mode = EXCLUSIVE",
         "VACUUM INTO '{made}'",
         "ATTACH DATABASE '{made}' AS other",
         "COPY agents TO '{made}'",
@@ -189,6 +191,55 @@ def test_no_query_finds_a_way_to_write(recorded: Recorded, tmp_path: Path, state
     assert not made.exists()
     assert len(objects("agents", "--db", recorded.url)) == 3
     asyncio.run(_write_a_line(recorded))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT pg_notify('a', 'b')",
+        "SELECT PG_RELOAD_CONF ()",
+        "SELECT pg_stat_reset/* a comment */()",
+        'SELECT pg_catalog."pg_switch_wal"()',
+        'SELECT U&"\\0070g_switch_wal"()',
+        "SELECT pg_create_physical_replication_slot('theirs')",
+        "SELECT lo_export(1, '/tmp/theirs')",
+        "SELECT set_config('role', 'postgres', false)",
+        "SELECT query_to_xml('SELECT 1', true, true, '')",
+        "SELECT mine()",
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+        "PRAGMA optimize",
+        "PRAGMA writable_schema = 1",
+    ],
+)
+def test_a_query_does_not_act_on_the_server_or_the_file_either(recorded: Recorded, target: Any, statement: str) -> None:
+    if statement.startswith("PRAGMA") != (target.engine == "sqlite"):
+        return
+    if "mine" in statement:
+        asyncio.run(_make(recorded.url, "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'"))
+    assert "only reads" in refused(4, "sql", statement, "--db", recorded.url)
+
+
+async def _make(url: str, statement: str) -> None:
+    async with DatabaseManager(url) as db, db.transaction() as tx:
+        await tx.conn.exec_driver_sql(statement)
+
+
+def test_a_query_may_call_what_only_reads(recorded: Recorded, target: Any) -> None:
+    db = ("--db", recorded.url)
+    sized = "pg_size_pretty(pg_total_relation_size('agents')) <> '', now() > '2020-01-01', random() < 2"
+    values = "1, 1, 1" if target.engine == "sqlite" else sized
+    assert done("sql", f"SELECT count(*), coalesce(max(cost_usd), 0) > 0, {values} FROM agents -- all", *db)
+    if target.engine == "sqlite":
+        assert "session_id" in done("sql", "PRAGMA table_info(agents)", *db)
+        assert done("sql", "PRAGMA query_only", *db) == "1\n"
+
+
+def test_a_text_that_is_no_utf_8_is_shown_all_the_same(recorded_file: Recorded) -> None:
+    connection = sqlite3.connect(recorded_file.url)
+    connection.execute("UPDATE orchestrator_agents SET name = CAST(x'61ff' AS TEXT)")
+    connection.commit()
+    connection.close()
+    assert objects("sql", "SELECT name FROM orchestrator_agents", "--db", recorded_file.url) == [{"name": "a\ufffd"}]
 
 
 async def _write_a_line(recorded: Recorded) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -94,6 +95,23 @@ def test_a_long_text_is_cut_with_a_mark_and_whole_with_full(recorded_file: Recor
     assert "end" in done("sql", query, "--db", recorded_file.url), "a pipe gets all of it"
 
 
+def test_a_text_that_is_very_long_is_not_laid_out_and_many_columns_are_shown_row_by_row(
+    recorded_file: Recorded,
+) -> None:
+    terminal = {"FORCE_COLOR": "1", "COLUMNS": "80"}
+    db = ("--db", recorded_file.url)
+    text = f"{'word ' * 1000}end\\n"
+    query = f"SELECT 1 AS number, replace('{text}', '\\n', char(10)) AS text"
+    shown = done("sql", query, "--full", *db, **terminal)
+    assert f"{'word ' * 1000}end\n" in shown, "the terminal wraps it"
+    many = re.sub(r"\x1b\[[\d;]*m", "", done("sql", "SELECT * FROM agents", *db, **terminal))
+    assert max(map(cell_len, many.splitlines())) <= 80
+    assert re.search(r"^orchestrator_agent_id +[0-9a-f-]{36} *$", many, re.MULTILINE)
+    assert many.count("created_at") == 3
+    narrow = done("sql", "SELECT * FROM agents", *db, FORCE_COLOR="1", COLUMNS="20")
+    assert "created_at" in narrow
+
+
 def test_times_are_local_with_their_zone_or_utc() -> None:
     moment = "2026-01-02T03:04:05.678901"
     from datetime import UTC, timedelta, timezone
@@ -140,19 +158,36 @@ def test_the_help_of_a_command_has_examples_and_says_which_database(entry: objec
         assert "ORCHESTRATOR_DB_URL" in text
 
 
-def test_help_and_version_load_nothing_slow(tmp_path: Path) -> None:
-    script = (
-        "import sys; from orchdb.cli import main\n"
-        "for sys.argv in (['orchdb', '--help'], ['orchdb', '--version'], ['orchdb', 'nothing']):\n"
-        "    try: main()\n"
-        "    except SystemExit: pass\n"
-        "    if sys.argv[1] == 'nothing': break\n"
-        "    slow = {'sqlalchemy', 'rich.console', 'asyncio', 'pydantic', 'alembic'} & {*sys.modules}\n"
-        "    assert not slow, slow\n"
-    )
-    import sys
+NOTHING_SLOW = """
+import contextlib, io, os, sys
+from orchdb.cli import main
+from orchdb.cli.application import COMMANDS
+def called(*arguments, slow, **variables):
+    sys.argv = ["orchdb", *arguments]
+    os.environ.update(variables)
+    with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.suppress(SystemExit):
+        main()
+    loaded = slow & {*sys.modules}
+    assert not loaded, (arguments, loaded)
+    return output.getvalue()
+SLOW = {"sqlalchemy", "alembic", "aiosqlite", "orjson", "jinja2", "orchdb.manager"}
+DRAWN = {"rich.console", "asyncio"}
+assert "sessions" in called(slow=SLOW | DRAWN)
+called("--help", slow=SLOW | DRAWN | {"pydantic"})
+called("--version", slow=SLOW | DRAWN | {"pydantic"})
+shell = {"_ORCHDB_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
+for word in ("", "se"):
+    assert "sessions" in called(slow=SLOW | DRAWN, COMP_WORDS="orchdb\\n" + word, **shell)
+assert "--session" in called(slow=SLOW, COMP_WORDS="orchdb\\nagents\\n--se", **(shell | {"COMP_CWORD": "2"}))
+del os.environ["_ORCHDB_COMPLETE"]
+for entry in COMMANDS:
+    assert "--help" in called(entry.name, "--help", slow=SLOW)
+called("nothing", slow=SLOW)
+"""
 
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+def test_help_version_and_names_of_commands_load_nothing_slow() -> None:
+    ended = subprocess.run([sys.executable, "-c", NOTHING_SLOW], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
 
 
@@ -172,6 +207,53 @@ def test_a_terminal_that_does_not_know_each_character_gets_escapes(recorded_file
 def test_a_misspelt_command_says_which_one_was_meant() -> None:
     result = run("sesions")
     assert (result.exit_code, "sessions" in result.stderr) == (2, True), result.stderr
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    assert done() == help_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--foo",), "no such option: --foo. See orchdb --help"),
+        (("agents", "--sesion", "x"), "--session"),
+        (("agents", "--limit"), "option '--limit' requires an argument. See orchdb agents --help"),
+        (("show",), "missing argument 'ID'. See orchdb show --help"),
+        (("show", "a\x1b[1m", "b\x1b[1m"), r"(b\x1b[1m)"),
+        (("agents", "--limit", "-3"), "greater than or equal to 0"),
+    ],
+)
+def test_a_wrong_call_is_one_line_that_says_where_the_help_is(arguments: tuple[str, ...], said: str) -> None:
+    assert said in refused(2, *arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("demo", "{url}"),
+        ("{url}",),
+        ("agents", "--{url}"),
+        ("show", "{url}", "--db", "{file}"),
+        ("agents", "--session", "{url}", "--db", "{file}"),
+        ("sessions", "--limit={url}"),
+        ("status", "--db", "{url}?sslmode=maybe"),
+        ("status", "--db", "mysql{url}"),
+        ("status", "--db", "'{url}"),
+        ("downgrade", "{url}", "--db", "{file}"),
+    ],
+)
+@pytest.mark.parametrize(
+    "url", ["postgresql://me:tops@cr/et:x@host/x", "postgres://host/x?user=me&password=tops@cr/et:x"]
+)
+def test_a_password_at_the_wrong_place_is_not_repeated(
+    recorded_file: Recorded, arguments: tuple[str, ...], url: str
+) -> None:
+    result = run(*(argument.format(url=url, file=recorded_file.url) for argument in arguments))
+    assert result.exit_code != 0
+    assert result.stderr.count("\n") == 1
+    for part in ("tops", "cr/et", "et:x"):
+        assert part not in result.output
 
 
 def test_json_and_plain_are_not_both_to_be_had(recorded_file: Recorded) -> None:
@@ -235,5 +317,22 @@ def test_a_shell_completes_ids_and_never_an_error(recorded_file: Recorded) -> No
 
     assert "now" in completed(f"orchdb agents --db {recorded_file.url} --session n")
     assert recorded_file.lead in completed(f"orchdb logs --db {recorded_file.url} --agent {recorded_file.lead[:5]}")
+    assert "before" in completed(f"orchdb tree --db {recorded_file.url} be")
+    for word in ("", recorded_file.lead[:9]):
+        assert recorded_file.lead in completed(f"orchdb show --db {recorded_file.url} {word}")
+    assert completed(f"orchdb show --db {recorded_file.url} zz%") == "_files\n"
     assert "Error" not in completed("orchdb agents --db /nowhere/x.db --session n")
     assert "sessions" in completed("orchdb sess")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device")
+@pytest.mark.parametrize("command", [("--version",), ("sessions",)])
+def test_an_output_that_is_full_is_told_in_a_line(recorded_file: Recorded, command: tuple[str, ...]) -> None:
+    variables = {"ORCHESTRATOR_DB_PATH": recorded_file.url}
+    with (
+        Path("/dev/full").open("w") as full,
+        process(*command, stdout=full, stderr=subprocess.PIPE, variables=variables) as ended,
+    ):
+        said = complaints(ended.stderr.read().decode())
+    assert said == "Error: the output could not be written: No space left on device\n"
+    assert ended.returncode == 3

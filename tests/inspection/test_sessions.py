@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from orchdb import DatabaseManager
 from orchdb.inspection.sessions import list_sessions
 
@@ -25,3 +27,21 @@ async def test_a_session_has_used_what_usage_says_to_the_last_digit(db: Database
     assert {name: shown["dear"][name] for name in names} == {name: dict(used)[name] for name in names}
     assert (shown["dear"]["cost_usd"], shown["dear"]["prompts"], shown["dear"]["agents"]) == (3.7, 30, 1)
     assert [shown["idle"][name] for name in names] == [0, 0, 0, 0, 0, 0.0]
+
+
+async def test_a_page_of_sessions_sums_up_nothing_but_what_is_on_it(
+    db: DatabaseManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    definition = await db.create_orchestrator_agent("scout")
+    for name in ("first", "second", "third"):
+        await db.create_agent(definition, name)
+    summed: list[Any] = []
+    usage = DatabaseManager.usage
+
+    async def watched(self: DatabaseManager, *keys: Any, **filters: Any) -> Any:
+        summed.append(filters)
+        return await usage(self, *keys, **filters)
+
+    monkeypatch.setattr(DatabaseManager, "usage", watched)
+    assert [row["session_id"] for row in await list_sessions(db, limit=2)] == ["third", "second"]
+    assert summed == [{"session_id": ["third", "second"]}]
