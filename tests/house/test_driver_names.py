@@ -82,6 +82,7 @@ USED = {
         (
             (found_in("psycopg.generators"), frozenset({"copy_end"})),
             (found_in("psycopg.waiting"), frozenset({"wait_async"})),
+            (found_in("psycopg", "AsyncPipeline"), frozenset({"_exit"})),
         ),
     ),
 }
