@@ -121,6 +121,19 @@ def test_a_tree_is_one_agent_a_line_behind_the_one_above_it(recorded: Recorded) 
     assert "no session and no agent" in refused(1, "tree", "nobody's", "--db", recorded.url)
 
 
+def test_what_was_deleted_softly_is_shown_when_it_is_asked_for(recorded_file: Recorded) -> None:
+    async def delete() -> None:
+        async with DatabaseManager(recorded_file.url) as db:
+            await db.delete_agent(recorded_file.lead, soft=True)
+
+    asyncio.run(delete())
+    for asked, living in ((("usage", "-s", "now"), []), (("tree", "now"), [recorded_file.helper])):
+        at = (*asked, "--db", recorded_file.url)
+        assert [row.get("id") for row in objects(*at)] == living
+        (first, *_) = objects(*at, "--deleted")
+        assert (first if asked[0] == "usage" else first["usage"])["cost_usd"] == 1.5
+
+
 def test_reprice_says_what_would_change_and_changes_it_when_told(recorded: Recorded) -> None:
     async def unpriced() -> str:
         async with DatabaseManager(recorded.url) as db:
@@ -184,6 +197,57 @@ def test_groups_that_are_not_shown_are_summed_up_in_one_line(
     costs = {line.split()[0]: re.findall(r"\$[\d.]+", line)[0] for line in shown.splitlines() if "$" in line}
     rest: list[dict[str, str]] = [{"2": "$1.75"}, {"now": "$1.50", "1": "$0.25"}, {"now": "$1.50", "before": "$0.25"}]
     assert costs == {**rest[limit], "total": "$1.75"}
+
+
+def test_a_tree_shows_what_each_has_used_and_what_all_below_it_have(
+    recorded_file: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def more() -> None:
+        async with DatabaseManager(recorded_file.url) as db:
+            prompt = await db.create_prompt(recorded_file.helper, "command", "x")
+            await db.complete_prompt(prompt, tokens_output=10, tokens_cache_write=55, cost_usd=0.25)
+
+    asyncio.run(more())
+    monkeypatch.setattr(Output, "is_terminal", property(lambda self: True))
+    shown = re.sub("\x1b\\[[0-9;]*m", "", done("tree", "now", "--db", recorded_file.url, COLUMNS="120"))
+    lines = [line.split() for line in shown.splitlines() if "$" in line]
+    assert [[word for word in line if re.fullmatch(r"[\d.k$]+", word)][-4:] for line in lines] == [
+        ["1", "1.23k", "$1.50", "$1.75"],
+        ["1", "65", "$0.25"],
+        ["2", "1.30k", "$1.75"],
+    ]
+    usage = done("usage", "--by", "agent", "-s", "now", "--db", recorded_file.url, COLUMNS="120").splitlines()
+    assert [line.split()[1:] for line in usage if "$0.25" in line] == [["1", "0", "10", "55", "$0.25", "██"]]
+
+
+def test_reprice_shows_sums_for_each_model_and_says_what_has_no_price(
+    recorded_file: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def more() -> None:
+        async with DatabaseManager(recorded_file.url) as db:
+            (before,) = await db.list_agents("before")
+            costs = [("claude-sonnet-4-5", None), ("claude-sonnet-4-5", None), ("gpt-5", None), ("gpt-5", 0.0)]
+            for agent, (model, cost) in ((before["id"], one) for one in (*costs, ("nobody's", None))):
+                row: Any = {"agent_id": agent, "prompt_type": "command", "prompt_text": "x", "status": "completed"}
+                row |= {"model_used": model, "cost_usd": cost, "tokens_output": 1000}
+                await db.create_prompts([row])
+
+    asyncio.run(more())
+    monkeypatch.setattr(Output, "is_terminal", property(lambda self: True))
+    result = run("reprice", "--db", recorded_file.url)
+    assert result.exit_code == 0
+    assert re.search(r"nobody's: genai-prices .* does not have it; 1 prompts keep no cost", result.stderr)
+    assert "Nothing was changed: --apply does it." in result.stderr
+    shown = re.sub("\x1b\\[[0-9;]*m", "", result.stdout)
+    lines = [line.split() for line in shown.splitlines() if "$" in line]
+    assert lines == [
+        ["claude-sonnet-4-5", "2", "$0.00", "$0.03"],
+        ["gpt-5", "1", "$0.00", "$0.01"],
+        ["total", "3", "$0.00", "$0.04"],
+    ]
+    assert len(objects("reprice", "--zeros", "--db", recorded_file.url)) == 4
+    assert objects("reprice", "--zeros", "-s", "now", "--db", recorded_file.url) == []
+    assert objects("reprice", "--zeros", "--until", "2020-01-01", "--db", recorded_file.url) == []
 
 
 def test_amounts_say_all_their_digits_and_counts_few() -> None:

@@ -326,6 +326,15 @@ async def test_another_programs_circle_is_shown_once_and_ends(db: DatabaseManage
     assert (await db.usage((), agent_id=agents[1], subtree=True))[0]["cost_usd"] == 3.0
 
 
+async def test_a_circle_is_cut_above_its_oldest_agent_wherever_one_comes_into_it(
+    db: DatabaseManager, target: Any
+) -> None:
+    below, oldest, other = await line_of(db, 3)
+    for agent, parent in ((below, other), (oldest, other), (other, oldest)):
+        run_elsewhere(target.url, f"UPDATE agents SET parent_agent_id = '{parent}' WHERE id = '{agent}'")
+    assert ids(await db.agent_tree("session-1")) == [(oldest, [(other, [(below, [])])])]
+
+
 @pytest.mark.parametrize("shape", ["deep", "wide"])
 async def test_a_tree_of_ten_thousand_agents_deep_or_wide(tmp_path: Path, shape: str) -> None:
     async with DatabaseManager(tmp_path / "x.db") as db:
