@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import logging
 import os
@@ -31,6 +32,7 @@ UNREACHABLE = 3
 REFUSED = 4
 INTERRUPTED = 128 + signal.SIGINT
 _LOOK_SECONDS = 0.5
+_OF_THE_OUTPUT = frozenset((errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EINVAL))
 
 Result = TypeVar("Result")
 
@@ -93,6 +95,10 @@ def _told(error: Exception) -> tuple[str, int] | None:
         return str(error), REFUSED
     if isinstance(error, OrchdbError):
         return str(error), UNREACHABLE
+    if isinstance(error, OSError):  # of a server that has gone, unless it is that of our own output
+        from orchdb.driver_errors import translate
+
+        return None if error.errno in _OF_THE_OUTPUT else (str(translate(error, "reading", None)), UNREACHABLE)
     if type(error).__module__.startswith("sqlalchemy."):
         from sqlalchemy.exc import DBAPIError
 

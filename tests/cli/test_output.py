@@ -336,3 +336,18 @@ def test_an_output_that_is_full_is_told_in_a_line(recorded_file: Recorded, comma
         said = complaints(ended.stderr.read().decode())
     assert said == "Error: the output could not be written: No space left on device\n"
     assert ended.returncode == 3
+
+
+@pytest.mark.parametrize(
+    "gone", [FileNotFoundError(2, "No such file"), ConnectionRefusedError(111, "refused"), TimeoutError()]
+)
+def test_a_server_that_goes_while_the_board_is_shown_is_told_as_what_it_is(
+    recorded_file: Recorded, gone: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def board(*_: object, **__: object) -> None:
+        raise gone
+
+    monkeypatch.setattr("orchdb.inspection.board.get_board", board)
+    said = refused(3, "top", "--once", "--db", recorded_file.url)
+    assert "output" not in said
+    assert "reading: " in said
