@@ -18,6 +18,7 @@ from orchdb.transcripts.claude_rows import (
     counts_of,
     dictionary,
     event_name,
+    mark_of,
     moment,
     other_line,
     result_text,
@@ -177,7 +178,7 @@ class ClaudeCodeReader:
         if name not in self._threads:
             text = text_of(dictionary(row.get("message")).get("content"))
             call, kind = next(
-                ((call, kind) for call, (kind, hint) in self._calls.items() if hint == text[:200]), (None, None)
+                ((call, kind) for call, (kind, hint) in self._calls.items() if hint == mark_of(text)), (None, None)
             )
             facts = {"agent_id": name} | ({"tool_use_id": call} if call else {})
             evidence = PROMPT if call else OWN_FILE
@@ -308,7 +309,7 @@ class ClaudeCodeReader:
         if tool in CALLS_OF_AGENTS:
             kind = words(given.get("subagent_type"))
             facts["kind"] = kind
-            self._calls[call] = (kind, (words(given.get("prompt")) or "")[:200])
+            self._calls[call] = (kind, mark_of(words(given.get("prompt")) or ""))
             if len(self._calls) > _RECENT:
                 self._calls.popitem(last=False)
         return Line(
@@ -343,7 +344,7 @@ class ClaudeCodeReader:
 
     def _result(self, agent: str, event_id: str, block: Mapping[str, Any], text: str) -> Line:
         failed = block.get("is_error") is True
-        facts = {"tool_use_id": block.get("tool_use_id"), "characters": len(text), "is_error": failed}
+        facts = {"tool_use_id": words(block.get("tool_use_id")), "characters": len(text), "is_error": failed}
         content = {"content": text}
         return Line(
             agent,

@@ -98,6 +98,11 @@ def event_name(row: Mapping[str, Any]) -> str:
     return "row-" + hashlib.sha256(said).hexdigest()[:32]
 
 
+def mark_of(text: str) -> str:
+    """Give what the beginning of a text can be known by again, and not be read from."""
+    return hashlib.blake2b(text[:200].encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
 def text_of(content: object) -> str:
     """Join the texts of a message's content."""
     return "\n".join(block["text"] for block in blocks_of(content) if isinstance(block.get("text"), str))
@@ -136,6 +141,11 @@ def counts_of(usage: object) -> Usage | None:
     )
 
 
+def figures_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the numbers of an object, and no text, which may be anything."""
+    return {name: value for name, value in values.items() if isinstance(value, (int, float))}
+
+
 def count_of(value: object) -> int:
     """Take a count; nought for what is none, or what no response can have."""
     return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 2**40 else 0
@@ -155,7 +165,8 @@ def other_line(agent: str, row: Mapping[str, Any], at: str) -> Iterator[Event]:
         sort = words(row.get("subtype")) or "system"
         level = _LEVELS.get(str(row.get("level")), "INFO")
         kind = "error" if level == "ERROR" else _TYPES.get(sort, "system")
-        facts = {key: row[key] for key in ("durationMs", "compactMetadata", "logicalParentUuid") if key in row}
+        facts = figures_of({"durationMs": row.get("durationMs"), **dictionary(row.get("compactMetadata"))})
+        facts |= {key: row[key] for key in ("logicalParentUuid",) if words(row.get(key))}
         yield Line(agent, event_id, at, kind, sort, words(row.get("content")) or "", level, facts)
         return
     if name in TITLES and isinstance(row.get(TITLES[name]), str):

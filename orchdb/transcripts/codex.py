@@ -57,6 +57,7 @@ KNOWN_ITEMS = frozenset(
 )
 _CALLS = ("function_call", "custom_tool_call", "web_search_call", "local_shell_call")
 _OUTPUTS = ("function_call_output", "custom_tool_call_output")
+_OF_SPAWNED = ("call_id", "sender_thread_id", "new_thread_id", "new_agent_nickname", "new_agent_role", "model")
 ENDED = 2**31
 """Where the copy stands that a thread begins with, once it has ended."""
 _AHEAD = 50
@@ -198,14 +199,14 @@ class CodexReader:
             self._say("", offset)
             tool = words(payload.get("name")) or str(sort).removesuffix("_call")
             given = next((payload[name] for name in ("arguments", "input", "action") if payload.get(name)), None)
-            facts = {"tool": tool, "tool_use_id": payload.get("call_id")}
+            facts = {"tool": tool, "tool_use_id": words(payload.get("call_id"))}
             text = given[:200] if isinstance(given, str) else ""
             yield self._line("tool_call", tool, offset, text, facts=facts, content={"input": given})
         elif sort in _OUTPUTS:
             output = payload.get("output")
             text = output if isinstance(output, str) else orjson.dumps(output).decode()
             self._give(text, offset, asked=False)
-            facts = {"tool_use_id": payload.get("call_id"), "characters": len(text)}
+            facts = {"tool_use_id": words(payload.get("call_id")), "characters": len(text)}
             yield self._line("tool_result", "result", offset, text[:200], facts=facts, content={"content": text})
         else:
             yield self._line(str(sort)[:100], str(sort)[:100], offset, level="DEBUG", content={"row": dict(payload)})
@@ -229,8 +230,8 @@ class CodexReader:
                 yield self._response(None, None, "cancelled")
             yield self._line("state_change", sort, offset, str(payload.get("reason", "")), "WARNING")
         elif sort == "collab_agent_spawn_end":
-            facts = {name: value for name, value in payload.items() if isinstance(value, str) and name != "prompt"}
-            yield self._line("tool_call", sort, offset, facts=facts)
+            facts = {name: payload[name] for name in _OF_SPAWNED if words(payload.get(name))}
+            yield self._line("tool_call", sort, offset, facts=facts, content={"row": dict(payload)})
         else:
             kind = "error" if sort == "error" else "state_change" if sort in _EVENTS else sort[:100]
             level = "ERROR" if sort == "error" else "INFO" if sort in _EVENTS else "DEBUG"

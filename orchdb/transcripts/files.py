@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
 
 from orchdb import InvalidValueError
-from orchdb.transcripts.lines import head_of
+from orchdb.transcripts.lines import head_of, shown
 from orchdb.transcripts.mapping import SOURCES
 from orchdb.transcripts.places import is_uuid
+
+_TOOLS = "Claude Code, Codex or SWE-agent"
+_OF_CLAUDE = {"sessionId", "parentUuid", "leafUuid"}
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,42 @@ def find_transcripts(
         The files, by their paths.
 
     Raises:
-        InvalidValueError: A path is not there, or a format is unknown.
+        InvalidValueError: A path is not there, or is a file that is no transcript, or a format is unknown.
     """
     wanted = frozenset(SOURCES if sources is None else sources)
     if wanted - SOURCES.keys():
         raise InvalidValueError(f"sources: must be of {', '.join(SOURCES)}", column="sources")
+    if paths is None:
+        return found_below([path for source, path in default_places() if source in wanted], wanted)
+    given = absolute(paths)
+    for path in given:
+        if not path.exists():
+            raise InvalidValueError(f"paths: there is no {shown(path)}", column="paths")
+        if path.is_file() and _source(path) is None:
+            raise InvalidValueError(f"paths: {shown(path)} is no transcript of {_TOOLS}", column="paths")
+    return found_below(given, wanted)
+
+
+def absolute(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Give paths that stay what they are wherever the program goes.
+
+    Args:
+        paths: Files and folders.
+    """
+    return [Path(path).expanduser().absolute() for path in paths]
+
+
+def found_below(places: Iterable[Path], wanted: Collection[str] = tuple(SOURCES)) -> list[Transcript]:
+    """Find the transcripts that there are now.
+
+    Args:
+        places: Files and folders, which need not be there.
+        wanted: The formats.
+
+    Returns:
+        The files, by their paths.
+    """
     found: dict[Path, Transcript] = {}
-    places = [path for source, path in default_places() if source in wanted] if paths is None else _given(paths)
     for place in places:
         for path in _files(place):
             try:
@@ -70,16 +102,8 @@ def find_transcripts(
             except OSError:  # gone meanwhile, or a link to nowhere
                 continue
             if source in wanted and S_ISREG(status.st_mode):
-                found[path] = Transcript(path, source, status.st_size, status.st_mtime_ns)
+                found[path] = Transcript(path, str(source), status.st_size, status.st_mtime_ns)
     return [found[path] for path in sorted(found)]
-
-
-def _given(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    given = [Path(path).expanduser().absolute() for path in paths]
-    for path in given:
-        if not path.exists():
-            raise InvalidValueError(f"paths: there is no {path}", column="paths")
-    return given
 
 
 def _files(place: Path) -> Iterator[Path]:
@@ -100,7 +124,7 @@ def _files(place: Path) -> Iterator[Path]:
 def _is_new(folder: str, met: set[tuple[int, int]]) -> bool:
     """Whether a folder was not met before: links may lead in a circle."""
     try:
-        status = os.stat(folder)
+        status = Path(folder).stat()
     except OSError:  # gone meanwhile
         return False
     known = (status.st_dev, status.st_ino) in met
@@ -108,7 +132,8 @@ def _is_new(folder: str, met: set[tuple[int, int]]) -> bool:
     return not known
 
 
-def _source(path: Path) -> str:
+def _source(path: Path) -> str | None:
+    """The format of a file: as its place says, or else as its first rows say; nothing for what is no transcript."""
     if path.suffix == ".traj":
         return "swe"
     if path.name.startswith("rollout-"):
@@ -117,4 +142,9 @@ def _source(path: Path) -> str:
         return "claude"
     if not os.access(path, os.R_OK) or not path.is_file():
         return "claude"  # of which it will be told that it could not be read
-    return "codex" if any("payload" in row for row in head_of(path, 1)) else "claude"
+    for row in head_of(path):
+        if isinstance(row.get("payload"), dict):
+            return "codex"
+        if _OF_CLAUDE & row.keys():
+            return "claude"
+    return None

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from orchdb import DatabaseManager, InvalidValueError
 from orchdb.transcripts.dry import DryStore
 from orchdb.transcripts.events import Counted, Event, Line
-from orchdb.transcripts.files import Transcript, find_transcripts
+from orchdb.transcripts.files import Transcript, absolute, find_transcripts, found_below
 from orchdb.transcripts.lines import Row, document_of, rows_of, shown
-from orchdb.transcripts.mapping import Prices, RowMapping
+from orchdb.transcripts.mapping import SOURCES, Prices, RowMapping
 from orchdb.transcripts.places import fingerprint
 from orchdb.transcripts.readers import Job, Reader, rollouts_of, sort_of_row
 from orchdb.transcripts.report import ImportReport
@@ -71,7 +71,7 @@ async def import_transcripts(
         What was new, what could not be read, and why a naive count shows another number.
 
     Raises:
-        InvalidValueError: A path is not there, or a format is unknown.
+        InvalidValueError: A path is not there, or is a file that is no transcript, or a format is unknown.
     """
     found = await asyncio.to_thread(find_transcripts, paths, sources=sources)
     run = _Import(db, content=content, dry_run=dry_run, progress=progress)
@@ -100,13 +100,17 @@ async def watch_transcripts(
         The report of each time that something was new.
 
     Raises:
-        InvalidValueError: A path is not there, or a format is unknown.
+        InvalidValueError: At the beginning a path is not there, or is a file that is no transcript, or a format is
+            unknown.
     """
-    places = None if paths is None else [*paths]
+    places = None if paths is None else absolute(paths)
     seen: dict[Path, tuple[int, int]] = {}
     while True:
         begun = time.monotonic()
-        found = await asyncio.to_thread(find_transcripts, places, sources=sources)
+        if places is None or not seen:
+            found = await asyncio.to_thread(find_transcripts, places, sources=sources)
+        else:  # one that goes away may come again
+            found = await asyncio.to_thread(found_below, places, sources or tuple(SOURCES))
         changed = [each for each in found if seen.get(each.path) != (each.size, each.changed)]
         if changed:
             run = _Import(db, content=content, dry_run=False, progress=None)

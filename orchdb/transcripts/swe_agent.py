@@ -6,6 +6,7 @@ It has no times, and tokens and cost only for the run as a whole: they stand at 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,9 +14,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from orchdb.transcripts.claude_rows import count_of, dictionary, objects, text_of, words
+from orchdb.transcripts.claude_rows import count_of, dictionary, figures_of, objects, text_of, words
 from orchdb.transcripts.events import OWN_FILE, AgentSeen, Counted, Event, Fact, Line, Response, Restart, Usage
 from orchdb.transcripts.lines import document_of
+
+_COMMAND = re.compile(r"[\w.-]{1,100}(?=\s|$)")
+"""A name; what else an action begins with may be anything."""
 
 
 class Run(NamedTuple):
@@ -82,9 +86,9 @@ class SweAgentReader:
         stats = dictionary(info.get("model_stats"))
         steps = objects(row.get("trajectory"))
         facts = {
-            "environment": row.get("environment"),
-            "exit_status": info.get("exit_status"),
-            "model_stats": dict(stats),
+            "environment": words(row.get("environment")),
+            "exit_status": words(info.get("exit_status")),
+            "model_stats": figures_of(stats),
         }
         yield Fact(self.key, self._time(len(steps)), facts, {"submission": info.get("submission")})
         given, model = _task(row), _model(row)
@@ -126,7 +130,7 @@ class SweAgentReader:
             [text for text in given if text],
             [answer] if answer else [],
             usage,
-            stats or None,
+            figures_of(stats) or None,
             kind,
             name,
             facts=facts,
@@ -138,7 +142,7 @@ class SweAgentReader:
         seconds = step.get("execution_time")
         action = words(step.get("action"))
         if action:
-            tool = action.split(maxsplit=1)[0][:100] if action.strip() else "action"
+            tool = (_COMMAND.match(action) or ["action"])[0]
             yield Line(self.key, f"{name}:action", at, "tool_call", tool, action[:200], content={"input": action})
             text = words(step.get("observation")) or ""
             more = {"execution_time": seconds} if isinstance(seconds, (int, float)) else {}
@@ -179,4 +183,6 @@ def _model(document: Mapping[str, Any]) -> str | None:
 
 def _dollars(value: object) -> float | None:
     """Take an amount; nothing for what is none, or what no run can have cost."""
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e9 else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    return float(value) if 0 <= value < 1e9 else None

@@ -283,7 +283,7 @@ async def test_what_cannot_be_read_is_named_and_stops_nothing(db: DatabaseManage
     (tmp_path / "folder.jsonl").mkdir()
     (tmp_path / "empty.jsonl").touch()
     report = await import_transcripts(db, [tmp_path])
-    assert (report.prompts, report.files, report.damaged) == (1, 2, 0)
+    assert (report.prompts, report.files, report.damaged) == (1, 1, 0)
 
 
 async def test_a_file_that_goes_away_meanwhile_is_named(
