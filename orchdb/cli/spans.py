@@ -74,7 +74,7 @@ def export(
 
         orchdb export --otlp traces.jsonl
 
-        orchdb export --otlp --session 01a2 | curl --json @- http://localhost:4318/v1/traces
+        orchdb export --otlp --session 01a2 > traces.jsonl
     """
     from orchdb.cli.filters import sessions
     from orchdb.cli.running import located

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures.thread
 import logging
+import math
 import os
 import sys
 import threading
@@ -22,7 +23,7 @@ from weakref import WeakSet
 from sqlalchemy import URL
 
 from orchdb.clocks import done_within, pause, steady
-from orchdb.errors import OrchdbError
+from orchdb.errors import InvalidValueError, OrchdbError
 from orchdb.manager import DatabaseManager
 
 logger = logging.getLogger("orchdb")
@@ -38,6 +39,28 @@ _writers: WeakSet[BackgroundWriter] = WeakSet()
 _threads = set[int]()
 _abandoned: list[Any] = []
 """What a forked child has from its parent and may not close, which would tell the server or the file's locks."""
+
+
+_LIMITS = {
+    "capacity": (1, math.inf),
+    "most_bytes": (0, math.inf),
+    "interval": (0, 60),
+    "exit_timeout": (0, math.inf),
+    "lease_seconds": (1, math.inf),
+}
+
+
+def check_options(**given: Any) -> None:
+    """Refuse options that are no numbers, or none that can be.
+
+    Raises:
+        InvalidValueError: That names the option.
+    """
+    for name, value in given.items():
+        least, most = _LIMITS[name]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+            limit = "" if most == math.inf else f" to {most}"
+            raise InvalidValueError(f"{name} must be a number from {least}{limit}", column=name)
 
 
 class _Mark:

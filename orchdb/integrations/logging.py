@@ -11,8 +11,7 @@ from typing import Any
 from sqlalchemy import URL
 
 from orchdb.bound_agent import bind_agent, bound_agent
-from orchdb.errors import InvalidValueError
-from orchdb.integrations.background import MOST_BYTES, BackgroundWriter
+from orchdb.integrations.background import MOST_BYTES, BackgroundWriter, check_options
 from orchdb.integrations.log_batches import Details, LogBatch
 from orchdb.schema.json_values import encode_json
 
@@ -85,8 +84,7 @@ class DatabaseHandler(logging.Handler):
         exit_timeout: float = 5.0,
         **options: Any,
     ) -> None:
-        if capacity < 1 or not 0 <= interval <= 60 or exit_timeout < 0:
-            raise InvalidValueError("capacity must be from 1, interval from 0 to 60 and exit_timeout from 0 seconds")
+        check_options(capacity=capacity, most_bytes=most_bytes, interval=interval, exit_timeout=exit_timeout)
         super().__init__(level)
         self.formatter = _NONE
         self._writer = BackgroundWriter(

@@ -17,8 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace import StatusCode
 from sqlalchemy import URL
 
-from orchdb.errors import InvalidValueError
-from orchdb.integrations.background import LARGE, MOST_BYTES, BackgroundWriter
+from orchdb.integrations.background import LARGE, MOST_BYTES, BackgroundWriter, check_options
 from orchdb.integrations.genai import Seen
 from orchdb.integrations.spans import SpanBatch, SpanRows, id_of_span
 from orchdb.manager import DatabaseManager
@@ -72,10 +71,13 @@ class OrchdbSpanProcessor(SpanProcessor):
         lease_seconds: float = 60,
         **options: Any,
     ) -> None:
-        if capacity < 1 or not 0 <= interval <= 60 or exit_timeout < 0 or lease_seconds < 1:
-            raise InvalidValueError(
-                "capacity and lease_seconds must be from 1, interval from 0 to 60 and exit_timeout from 0 seconds"
-            )
+        check_options(
+            capacity=capacity,
+            most_bytes=most_bytes,
+            interval=interval,
+            exit_timeout=exit_timeout,
+            lease_seconds=lease_seconds,
+        )
         self._lease_seconds = lease_seconds
         self._capacity = capacity
         self._open = set[int]()

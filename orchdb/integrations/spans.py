@@ -135,7 +135,8 @@ class SpanRows:
     # -- agents --
 
     async def _begin_agent(self, span: Seen, session: str, parent: str | None) -> str:
-        name = str(span.get("agent_name") or span.subject or NO_AGENT)
+        own = span.name if span.name != span.operation else None  # some say the agent's name only at the end
+        name = str(span.get("agent_name") or span.subject or own or NO_AGENT)
         description = span.get("agent_description")
         given = {"agent": span.get("agent_id"), "version": span.get("agent_version")}
         metadata = {"trace_id": span.trace_id, "span_id": span.span_id, **{k: v for k, v in given.items() if v}}

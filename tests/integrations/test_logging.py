@@ -327,8 +327,12 @@ async def test_a_handler_that_has_logged_nothing_makes_nothing(tmp_path: Path) -
 def test_a_place_that_is_none_is_told_at_once() -> None:
     with pytest.raises(InvalidValueError):
         DatabaseHandler("mysql://a/b")
-    with pytest.raises(InvalidValueError):
-        DatabaseHandler("a.db", capacity=0)
+
+
+@pytest.mark.parametrize("odd", [0, -1, "many", None, True, float("nan")])
+def test_an_option_that_is_no_number_is_told_at_once(odd: Any) -> None:
+    with pytest.raises(InvalidValueError, match="capacity must be a number from 1"):
+        DatabaseHandler("a.db", capacity=odd)
 
 
 async def test_threads_lose_nothing(db: DatabaseManager, handler: DatabaseHandler, log: logging.Logger) -> None:

@@ -75,7 +75,12 @@ async def test_a_record_is_taken_or_dropped_while_the_thread_that_writes_stands_
     with logger_of(handler) as log:
         log.info("First")
         assert still_records.reached.wait(NO_TIME)
-        still_records.while_it_stands(lambda: [log.info("%d", number) for number in range(150)])
+
+        def work() -> None:
+            for number in range(150):
+                log.info("%d", number)
+
+        still_records.while_it_stands(work)
         assert handler.dropped == 50
         still_records.go.set()
         handler.close()

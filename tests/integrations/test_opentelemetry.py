@@ -304,6 +304,15 @@ async def test_an_agent_that_says_only_at_its_end_that_it_is_one_is_there(
     assert found.keys() <= {"scout", "no agent"}
 
 
+async def test_an_agent_without_a_name_is_called_like_its_span(
+    db: DatabaseManager, processor: OrchdbSpanProcessor, tracer: Tracer
+) -> None:
+    for name in ("scout.agent", "invoke_agent"):
+        with tracer.start_as_current_span(name, attributes=AGENT):
+            pass
+    assert (await agents(db, processor)).keys() == {"scout.agent", "no agent"}
+
+
 async def test_an_agent_that_was_reaped_meanwhile_keeps_its_end(
     db: DatabaseManager, processor: OrchdbSpanProcessor, tracer: Tracer
 ) -> None:
