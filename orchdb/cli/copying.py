@@ -46,7 +46,8 @@ def copy(
     """Copy a database into an empty one, of any engine, and compare both.
 
     The source is read as it was at one moment. A copy that was broken off, however, goes on where it was when the same
-    command is given again. The exit code is 1 if the two are not the same, or the target cannot hold a row.
+    command is given again. The exit code is 1 if the two are not the same, or the target cannot hold a row. Both places
+    are given, whatever ORCHESTRATOR_DB_URL and ORCHESTRATOR_DB_PATH say.
 
     Examples:
 

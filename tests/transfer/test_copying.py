@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
 import orchdb
 from orchdb import DatabaseManager, DuplicateError, InvalidValueError, OperationError, SchemaError, SchemaOutOfDateError
@@ -262,6 +263,33 @@ async def test_places_that_cannot_be_are_refused_before_anything_is_made(file: P
     connection.close()
     with pytest.raises(SchemaError):
         await copy_database(file, tmp_path / "theirs.db")
+
+
+async def test_a_role_that_does_not_own_the_tables_is_told_so_before_anything_is_changed(
+    file: Path, target: Target
+) -> None:
+    if target.engine == "sqlite":
+        return
+    role = f"orchdb_test_copier_{os.getpid()}"
+    async with DatabaseManager(target.url):
+        pass
+    indexes = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1"
+    before = run_elsewhere(target.url, indexes)
+    run_elsewhere(
+        target.url,
+        f"CREATE ROLE {role} LOGIN",
+        f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}",
+        f"GRANT CREATE ON SCHEMA public TO {role}",
+    )
+    try:
+        url = make_url(target.url).set(username=role).render_as_string(hide_password=False)
+        with pytest.raises(OperationError, match="does not own the tables"):
+            await copy_database(file, url)
+        assert run_elsewhere(target.url, indexes) == before
+        assert (await copy_database(file, target.url)).equal
+        assert (await copy_database(url, file.with_name("back.db"))).equal  # to read is enough
+    finally:
+        run_elsewhere(target.url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
 # -- what a server cannot hold ---------------------------------------------------------------------------------------
