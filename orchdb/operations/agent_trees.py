@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any, cast
 
 from orchdb.operations.usage_rows import AgentNode
@@ -10,6 +11,7 @@ from orchdb.operations.usage_totals import OF_TREES, Totals
 from orchdb.rows import AgentRow
 
 _COLUMNS = (*AgentRow.__annotations__, "definition_name")
+_values = itemgetter(*_COLUMNS)
 
 
 def nested(rows: Sequence[Mapping[str, Any]], top: str | None, *, include_deleted: bool) -> list[AgentNode]:
@@ -77,6 +79,7 @@ def _downwards(ordered: Sequence[Mapping[str, Any]], above: Mapping[str, str | N
 
 
 def _node(row: Mapping[str, Any]) -> AgentNode:
-    node: dict[str, Any] = {name: row[name] for name in _COLUMNS}
-    node |= {"usage": None, "subtree_usage": None, "children": []}
+    node: dict[str, Any] = dict(zip(_COLUMNS, _values(row), strict=True))
+    node["usage"] = node["subtree_usage"] = None
+    node["children"] = []
     return cast(AgentNode, node)

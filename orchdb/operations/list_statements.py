@@ -41,7 +41,7 @@ from orchdb.schema.column_types import (
     StoredTime,
 )
 from orchdb.schema.several import OneOfSeveral, Order, Several, is_among, is_selected, is_word, merged
-from orchdb.schema.sql_functions import is_understood, stored_id, stored_time
+from orchdb.schema.sql_functions import all_understood, stored_id, stored_time
 from orchdb.schema.tables import agents
 from orchdb.statements import CompiledStatement, Statement
 
@@ -193,13 +193,16 @@ class ListStatements(Generic[Row]):
         """The times of a list."""
         created = self.table.c.created_at
         fits: list[ColumnElement[bool]] = []
+        comparisons: list[tuple[str, ColumnElement[Any]]] = []
         if "since" in bounds:
             since = self._bind("since", "created_at", lookup=True)
-            fits += [created >= since, is_understood(created, ">=", since)]
+            fits.append(created >= since)
+            comparisons.append((">=", since))
         if "until" in bounds:
             until = self._bind("until", "created_at", lookup=True)
-            fits += [created < until, is_understood(created, "<", until)]
-        return fits
+            fits.append(created < until)
+            comparisons.append(("<", until))
+        return [*fits, all_understood(created, comparisons)] if comparisons else []
 
     def _filters(self, shape: Shape) -> list[ColumnElement[bool]]:
         """The filters on columns of the table itself."""

@@ -49,6 +49,8 @@ KEYS = (*AGENT_KEYS, *PROMPT_KEYS, *TIME_KEYS)
 """All that usage can be grouped by."""
 LEAST, MOST = ("first_at",), ("latency_max", "last_at")
 """The figures that are not added up."""
+BY_LATENCY = ("latencies", "latency_max")
+"""Those that follow from how many prompts took how long."""
 
 
 class Sums(Statement[Any]):
@@ -194,10 +196,13 @@ def _sums(
     if width is not None:
         own.append(columns.stretch)
         apart.append(columns.stretch)
+    figures = _figures(columns)
     if by_latency:
-        own.append(_whole(columns.latency_ms).label("latency"))
-        apart.append(_whole(columns.latency_ms))
-    return select(*own, *_figures(columns)).where(*fits).group_by(*apart)
+        latency = _whole(columns.latency_ms)
+        own.append(latency.label("latency"))
+        apart.insert(0, latency)  # as the first, because that is what a sort of them compares most: here, numbers
+        figures = [figure for figure in figures if figure.name not in BY_LATENCY]
+    return select(*own, *figures).where(*fits).group_by(*apart)
 
 
 def _in_stretches(names: Sequence[str], fits: Sequence[ColumnElement[bool]], width: Width) -> Any:
@@ -217,12 +222,17 @@ def _figures(columns: Any) -> list[Label[Any]]:
         func.count().filter(is_number(columns.cost_usd)).label("priced"),
         *(sum_of(columns[name]).label(name) for name in TOKENS),
         sum_of_nanos(nano_dollars(columns.cost_usd)).label("nanos"),
-        func.count(columns.latency_ms).label("latencies"),
+        _known(columns.latency_ms).label("latencies"),
         sum_of(columns.latency_ms).label("latency_sum"),
         _whole(func.max(columns.latency_ms)).label("latency_max"),
         func.min(columns.created_at).label("first_at"),
         func.max(columns.created_at).label("last_at"),
     ]
+
+
+def _known(column: ColumnElement[Any]) -> ColumnElement[int]:
+    """How many rows have a value: all less those without one, which are few, and each that is counted costs."""
+    return func.count() - func.count().filter(column.is_(None))
 
 
 TOKENS = ("tokens_input", "tokens_output", "tokens_cache_read", "tokens_cache_write")
@@ -250,6 +260,9 @@ def _added(sums: FromClause) -> list[ColumnElement[Any]]:
     """The figures of several agents together."""
     added: list[ColumnElement[Any]] = []
     for name in FIGURES:
+        if name in BY_LATENCY and "latency" in sums.c:
+            added.append(_of_latencies(sums)[name])
+            continue
         column = sums.c[name]
         if name in LEAST:
             added.append(func.min(column).label(name))
@@ -258,6 +271,13 @@ def _added(sums: FromClause) -> list[ColumnElement[Any]]:
         else:
             added.append((sum_of_nanos if name == "nanos" else sum_of)(column).label(name))
     return added
+
+
+def _of_latencies(sums: FromClause) -> dict[str, ColumnElement[Any]]:
+    """The figures that follow from how many prompts took how long."""
+    known = func.sum(sums.c.prompts).filter(sums.c.latency.is_not(None))
+    count = _whole(func.coalesce(known, literal_column("0")))
+    return {"latencies": count.label("latencies"), "latency_max": func.max(sums.c.latency).label("latency_max")}
 
 
 def _beyond(sums: FromClause) -> ColumnElement[int]:
@@ -270,12 +290,14 @@ def _beyond(sums: FromClause) -> ColumnElement[int]:
 def _of_agents(keys: tuple[str, ...], scope: Scope) -> Core:
     """The figures of agents with all their prompts, and what they carry beyond those."""
     sums = _sums(scope).subquery("sums")
-    beyond = sum_of_nanos(_beyond(sums)).label("unattributed")
     columns = [AGENT_KEYS[key].label(key) for key in keys]
-    apart = [_by_agent_key(key, scope) for key in keys]
-    core = select(*columns, *_added(sums), beyond)
-    core = core.select_from(agents.outerjoin(sums, sums.c.agent_id == agents.c.id)).where(*_agents_in(scope))
-    return core.group_by(*apart)
+    beyond = _beyond(sums)
+    if "agent" in keys:  # each is a group by itself
+        core = select(*columns, *(sums.c[name] for name in FIGURES), beyond.label("unattributed"))
+    else:
+        core = select(*columns, *_added(sums), sum_of_nanos(beyond).label("unattributed"))
+        core = core.group_by(*(_by_agent_key(key, scope) for key in keys))
+    return core.select_from(agents.outerjoin(sums, sums.c.agent_id == agents.c.id)).where(*_agents_in(scope))
 
 
 def _by_agent_key(key: str, scope: Scope) -> ColumnElement[Any]:

@@ -10,6 +10,7 @@ And the clock that leases go by: the server's own, or on SQLite, whose processes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, ColumnElement, Dialect, Double, Text
@@ -62,6 +63,25 @@ class is_understood(FunctionElement[bool]):  # noqa: N801  # an SQL function
         super().__init__(column, bound)
         self.operator = operator
         self.strictly = strictly
+
+
+class all_understood(FunctionElement[bool]):  # noqa: N801
+    """Whether a time in another form means one that compares so with all bounds; in the one form it is true.
+
+    It stands beside the comparisons of the column itself, which say all of the one form: so the form of each row is
+    looked at once, however many bounds there are. That look costs a fifth of what a sum of a week does.
+
+    Args:
+        column: The column.
+        comparisons: The operators, each with what is compared with.
+    """
+
+    inherit_cache = False
+    type = Boolean()
+
+    def __init__(self, column: ColumnElement[Any], comparisons: Sequence[tuple[str, ColumnElement[Any]]]) -> None:
+        super().__init__(column, *(bound for _, bound in comparisons))
+        self.operators = [operator for operator, _ in comparisons]
 
 
 class is_another_spelling(FunctionElement[bool]):  # noqa: N801
@@ -138,6 +158,21 @@ def _is_understood(element: is_understood, compiler: SQLCompiler, **options: Any
     column, bound = _processed(element, compiler, options)
     meaning = _MEANING.format(column, _IS_A_TIME.format(column) if element.strictly else "")
     return f"{meaning} {element.operator} {bound}"
+
+
+@compiles(all_understood)
+def _nothing_to_ask_of_any(element: all_understood, compiler: SQLCompiler, **options: Any) -> str:
+    return "true"
+
+
+@compiles(all_understood, "sqlite")
+def _all_understood(element: all_understood, compiler: SQLCompiler, **options: Any) -> str:
+    column, *bounds = _processed(element, compiler, options)
+    meaning = f"{TIME_FUNCTION}({column})"
+    compared = " AND ".join(
+        f"{meaning} {operator} {bound}" for operator, bound in zip(element.operators, bounds, strict=True)
+    )
+    return f"CASE WHEN {column} GLOB {_ONE_FORM} THEN 1 WHEN {_ASCII.format(column)} THEN {compared} END"
 
 
 @compiles(is_another_spelling)

@@ -197,6 +197,17 @@ async def test_percentiles_are_latencies_that_there_are(db: DatabaseManager, age
     assert found == {"large": [100, 180, 190, 200], "slow": [None] * 4}
 
 
+async def test_percentiles_change_no_other_figure(db: DatabaseManager, agent_id: str) -> None:
+    for latency in (7, 7, 12, None, 0):
+        await asked(db, agent_id, 0.1, tokens_input=3, latency_ms=latency)
+        await asked(db, agent_id, None, "slow", status="failed")
+    await db.update_agent(agent_id, cost_usd=2.0)
+    for keys in ((), ("model",), ("session", "status"), ("agent",), ("day", "model")):
+        plain: list[Any] = await call(db, "usage", keys)
+        told: list[Any] = await call(db, "usage", keys, percentiles=True)
+        assert [{name: row[name] for name in plain[0]} for row in told] == plain
+
+
 async def test_what_was_deleted_softly_is_left_out_unless_it_is_asked_for(db: DatabaseManager, agent_id: str) -> None:
     kept, gone = await asked(db, agent_id, 0.5), await asked(db, agent_id, 0.25)
     await db.delete_prompt(gone, soft=True)
