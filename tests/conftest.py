@@ -23,7 +23,6 @@ from tests.support.postgres_servers import folder, shared_server, stop_shared_se
 
 ENGINES = ("sqlite", "asyncpg", "psycopg")
 _SHARED = "ORCHDB_TEST_SHARED_SERVER"
-_FAULTS = Path(__file__).parent / "faults"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,11 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let a run take a part of the cases of each test."""
-    cases = (
-        "of each parametrised test, on each engine: all cases, the first or the last one, and nothing that is slow; or "
-        "what coverage is measured with, which is the first ones but of the faults, or the rest, all of that"
-    )
-    parser.addoption("--cases", choices=("all", "first", "last", "measured", "rest"), default="all", help=cases)
+    cases = "of each parametrised test, on each engine: all cases, or only the first or last, and nothing slow"
+    parser.addoption("--cases", choices=("all", "first", "last"), default="all", help=cases)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -59,11 +55,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     asked: str = config.option.cases
     if asked != "all":
         quick = [item for item in items if item.get_closest_marker("slow") is None]
-        if asked in {"measured", "rest"}:
-            quick = [item for item in quick if _FAULTS not in item.path.parents]
         chosen = {_test_of(item): item for item in (quick if asked == "last" else reversed(quick))}
-        taken = {item.nodeid for item in chosen.values()}
-        _take(config, items, {item.nodeid for item in items} - taken if asked == "rest" else taken)
+        _take(config, items, {item.nodeid for item in chosen.values()})
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
