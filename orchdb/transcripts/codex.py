@@ -206,8 +206,8 @@ class CodexReader:
             output = payload.get("output")
             text = output if isinstance(output, str) else orjson.dumps(output).decode()
             self._give(text, offset, asked=False)
-            facts = {"tool_use_id": words(payload.get("call_id")), "characters": len(text)}
-            yield self._line("tool_result", "result", offset, text[:200], facts=facts, content={"content": text})
+            about: dict[str, Any] = {"tool_use_id": words(payload.get("call_id")), "characters": len(text)}
+            yield self._line("tool_result", "result", offset, text[:200], facts=about, content={"content": text})
         else:
             yield self._line(str(sort)[:100], str(sort)[:100], offset, level="DEBUG", content={"row": dict(payload)})
 

@@ -80,6 +80,9 @@ def absolute(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
     Args:
         paths: Files and folders.
+
+    Returns:
+        The same ones, from the root on.
     """
     return [Path(path).expanduser().absolute() for path in paths]
 

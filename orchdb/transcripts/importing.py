@@ -321,7 +321,7 @@ def _read(job: Job, reader: Reader, rows: Iterator[Row], end: int, seen: int) ->
     begin, number = end, 0
     for row in rows:
         end, number = row.end, number + 1
-        new = row.offset >= seen
+        new, told = row.offset >= seen, list[Event]()
         try:
             told = [*reader.read(row.value, row.offset, row.end)] if row.value is not None else []
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:

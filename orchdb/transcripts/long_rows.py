@@ -88,12 +88,18 @@ class _Cut:
                 self._kept += data[place : stop or len(data)]
                 place, self._text = stop or len(data), bytearray() if stop else None
                 continue
-            stop = _INSIDE.match(data, place).end()  # type: ignore[union-attr]  # it matches nothing, too
+            stop = _end(_INSIDE, data, place)
             self._text += data[place : min(stop, place + self._most - len(self._text))]
             if data[stop : stop + 1] == b'"':
-                self._kept += _WHOLE.match(self._text)[0] + b'"'  # type: ignore[index]
-                self._text, stop = None, stop + 1
+                text, self._text, stop = bytes(self._text), None, stop + 1
+                self._kept += text[: _end(_WHOLE, text, 0)] + b'"'
             elif stop < len(data):  # the first half of an escape
                 self._left = data[stop:]
                 return
             place = stop
+
+
+def _end(pattern: re.Pattern[bytes], data: bytes, place: int) -> int:
+    """How far a pattern goes from a place on."""
+    found = pattern.match(data, place)
+    return place if found is None else found.end()
