@@ -13,21 +13,6 @@ from typing import Any, cast
 from orchdb.errors import InvalidValueError
 from orchdb.schema import values
 
-NANO = 1_000_000_000
-"""Nano-dollars in a dollar."""
-
-
-def nanos(usd: float) -> int:
-    """Take an amount for whole nano-dollars, whose sums are exact.
-
-    Args:
-        usd: US dollars.
-
-    Returns:
-        Nano-dollars, the nearest whole number.
-    """
-    return round(usd * NANO)
-
 
 def price_list() -> str:
     """Tell which list of prices is in use.

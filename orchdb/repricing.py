@@ -14,6 +14,7 @@ from sqlalchemy import Table, select
 from orchdb import prices, tables
 from orchdb.cursors import cursor_of
 from orchdb.manager import DatabaseManager, Transaction
+from orchdb.money import NANO, nanos
 from orchdb.rows import PromptRow, PromptStatus, Time
 
 _AT_A_TIME = 500
@@ -145,13 +146,13 @@ async def _apply(tx: Transaction, agent_id: str, repriced: Sequence[Repriced], p
         await tx.update_prompt(one["id"], cost_usd=one["new_usd"], metadata={**metadata, "price_list": price_list})
         changed += 1
         if one["old_usd"] is None:
-            new += prices.nanos(one["new_usd"])
+            new += nanos(one["new_usd"])
         else:
-            moved += prices.nanos(one["new_usd"]) - prices.nanos(one["old_usd"])
+            moved += nanos(one["new_usd"]) - nanos(one["old_usd"])
     # Only an agent that counts its prompts: one that was copied from elsewhere may have a cost of 0.
-    if prices.nanos(own["cost_usd"] or 0.0) >= prices.nanos(before["cost_usd"]):
-        beyond = prices.nanos(before["unattributed_usd"])
-        await tx.add_agent_cost(agent_id, (moved + new - min(beyond, max(new, 0))) / prices.NANO)
+    if nanos(own["cost_usd"] or 0.0) >= nanos(before["cost_usd"]):
+        beyond = nanos(before["unattributed_usd"])
+        await tx.add_agent_cost(agent_id, (moved + new - min(beyond, max(new, 0))) / NANO)
     return changed
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchdb.prices import NANO, nanos
+from orchdb.money import NANO, nanos
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -12,7 +12,7 @@ from orchdb.cli import options
 from orchdb.cli.amounts import digits, dollars
 from orchdb.cli.running import REFUSED, fail, reading, tell
 from orchdb.cli.view import Column, View
-from orchdb.prices import NANO, nanos
+from orchdb.money import NANO, nanos
 
 if TYPE_CHECKING:
     from orchdb.repricing import Repriced, Repricing

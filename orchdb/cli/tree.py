@@ -11,7 +11,7 @@ from orchdb.cli import options
 from orchdb.cli.amounts import bar, compact, digits, dollars, summed
 from orchdb.cli.running import FINDING, fail, reading, run_reading
 from orchdb.cli.view import Column, View
-from orchdb.prices import nanos
+from orchdb.money import nanos
 
 if TYPE_CHECKING:
     from orchdb.operations.usage_rows import AgentNode

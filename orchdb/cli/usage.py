@@ -14,7 +14,7 @@ from orchdb.cli import options
 from orchdb.cli.amounts import bar, compact, digits, dollars, summed
 from orchdb.cli.running import USAGE, fail, reading, run_reading, tell
 from orchdb.cli.view import Column, View
-from orchdb.prices import nanos
+from orchdb.money import nanos
 
 if TYPE_CHECKING:
     from orchdb.manager import DatabaseManager

@@ -10,9 +10,9 @@ from itertools import accumulate
 from operator import add, itemgetter
 from typing import Any, cast
 
+from orchdb.money import NANO
 from orchdb.operations.usage_rows import UsageRow
 from orchdb.operations.usage_statements import TIME_KEYS, TOKENS
-from orchdb.prices import NANO
 
 PERCENTILES = (50, 90, 95, 99)
 _ADDED = ("prompts", "failed", "priced", *TOKENS, "latencies", "latency_sum", "nanos", "unattributed")

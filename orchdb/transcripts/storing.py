@@ -24,7 +24,7 @@ from orchdb import (
     Transaction,
 )
 from orchdb.driver_errors import CONFLICTS
-from orchdb.prices import NANO, nanos
+from orchdb.money import NANO, nanos
 from orchdb.tables import agent_logs, agents, prompts
 from orchdb.transcripts.claude_rows import dictionary, storable
 from orchdb.transcripts.counting import Counting, joined

@@ -216,8 +216,12 @@ def test_a_tree_shows_what_each_has_used_and_what_all_below_it_have(
         ["1", "65", "$0.25"],
         ["2", "1.30k", "$1.75"],
     ]
-    usage = done("usage", "--by", "agent", "-s", "now", "--db", recorded_file.url, COLUMNS="120").splitlines()
-    assert [line.split()[1:] for line in usage if "$0.25" in line] == [["1", "0", "10", "55", "$0.25", "██"]]
+    usage = re.sub(
+        "\x1b\\[[0-9;]*m", "", done("usage", "--by", "agent", "-s", "now", "--db", recorded_file.url, COLUMNS="120")
+    )
+    assert [line.split()[1:] for line in usage.splitlines() if "$0.25" in line] == [
+        ["1", "0", "10", "55", "$0.25", "██"]
+    ]
 
 
 def test_reprice_shows_sums_for_each_model_and_says_what_has_no_price(

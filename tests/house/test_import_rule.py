@@ -32,7 +32,7 @@ LAYERS = (
     ("schema",),
     ("concurrency", "driver_errors", "location"),
     ("clocks", "raising", "bound_agent"),
-    ("rows", "errors"),
+    ("rows", "errors", "money"),
 )
 """From the highest to the lowest: a package, or a module beside them."""
 RANKS = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}
