@@ -31,8 +31,8 @@ TRY_MS = 100
 CHECKPOINT_PAGES = 4000
 """Of the WAL, 16 MB, after which a commit is followed by a checkpoint.
 
-Each checkpoint syncs the disk three times, and writes but once what changed again and again. After SQLite's own 1,000
-a task that appends alone was measured to spend a third of its time on them, and a fifth less in all after 4,000. More
+Each checkpoint syncs the disk three times, and writes but once what changed again and again. After SQLite's own 1,000 a
+task that appends alone was measured to spend a third of its time on them; after 4,000, up to a fifth less in all. More
 would save little: 4,062 is what the first table of SQLite's index of the WAL holds, and a read looks into each."""
 
 

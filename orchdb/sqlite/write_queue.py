@@ -40,7 +40,7 @@ _SHARED_BY = 16
 _CHECKPOINT_PAGES_SHARED = 1000
 """A checkpoint holds up everyone whose commit it follows. If they are many it comes sooner and is shorter; for a few it
 would only come more often. Sooner still, its syncs are dear where others use the disk too: after 250 pages a hundred
-tasks were measured to take half as long again."""
+tasks were measured to take up to half as long again."""
 _SWEEP_SECONDS = 0.1
 
 
