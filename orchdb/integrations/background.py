@@ -174,9 +174,10 @@ class BackgroundWriter:
             self.dropped += number
 
     def _drop_in_hand(self, number: int) -> None:
-        """Count items of those in hand, unless whoever closed the writer has counted them."""
+        """Count items of those in hand; whoever has closed the writer meanwhile has counted all of them."""
         with self._lock:
-            self.dropped += 0 if self._abandoned else number
+            self.dropped += number - (self._in_hand if self._abandoned else 0)
+            self._in_hand = 0
 
     def is_own_thread(self) -> bool:
         """Whether this is the thread that writes."""
@@ -347,7 +348,6 @@ class BackgroundWriter:
             left = None if self._give_up_at is None else max(self._give_up_at - steady(), 0.0)
             await pause(seconds if left is None else min(seconds, left))
             seconds = min(seconds * 2, _LONGEST_PAUSE)
-        self._in_hand = 0
         self._tell()
 
     async def _connected(self) -> DatabaseManager:

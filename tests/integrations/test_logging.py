@@ -378,8 +378,9 @@ async def test_closing_while_the_database_is_locked_takes_no_longer_than_it_may_
             for log in attached(handler):
                 log.info("Lost")
             await asyncio.wait_for(asyncio.to_thread(handler.close), 20)
-        assert handler.dropped == 1
-        assert await db.get_system_logs() == []
+        # The last attempt may be under way when the lock is gone: then it is stored, and counted as that.
+        while handler.dropped + len(await db.get_system_logs()) != 1:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_batch_whose_connection_broke_after_the_commit_is_written_once(
