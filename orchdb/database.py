@@ -30,6 +30,8 @@ _LEFT_OPEN = (
 _forks = 0
 """How many forks this process is away from the one that loaded this module. ``os.getpid`` would ask the system for each
 operation."""
+_of_the_parent: list[Backend] = []
+"""What a forked child has closed for itself, and is kept, for to be collected closes it too."""
 
 
 def _forked() -> None:
@@ -93,6 +95,11 @@ class Database(Executor):
                 return
             if asyncio.current_task() in self._blocks:
                 raise OperationError("this task is inside db.transaction(): leave the block first", operation="close")
+            if self._forks != _forks:
+                # To close the parent's connections here would tell its server, or let go the locks of its file.
+                self._backend, self._why_not = None, "the manager is closed"
+                _of_the_parent.append(backend)
+                return
             try:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._close_timeout):
@@ -103,7 +110,7 @@ class Database(Executor):
 
     async def _drain(self) -> None:
         if self.before_closing is not None:
-            await self.before_closing(able=self._forks == _forks and self._loop is asyncio.get_running_loop())
+            await self.before_closing(able=self._loop is asyncio.get_running_loop())
         self._drained = asyncio.Event()
         self._check_drained()
         await self._drained.wait()

@@ -47,12 +47,12 @@ def test_exit_without_close_ends_within_2_s_and_loses_nothing_acknowledged(targe
 
 def test_a_fork_of_a_connected_manager_is_refused_and_the_parent_does_not_notice(target: Target) -> None:
     (result,) = run_child("forking", target.url)
-    assert result == {"child": 0, "lines": 51}
+    assert result == {"child": 0, "lines": 51, "kept": True}
 
 
 def test_sqlite_a_fork_leaves_the_database_in_memory_to_its_parent() -> None:
     (result,) = run_child("forking", ":memory:")
-    assert result == {"child": 0, "lines": 51}
+    assert result == {"child": 0, "lines": 51, "kept": True}
 
 
 async def test_close_lets_running_operations_end_and_refuses_new_ones(target: Target) -> None:

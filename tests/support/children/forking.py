@@ -9,6 +9,8 @@ import sys
 import time
 import warnings
 
+from sqlalchemy import text
+
 from orchdb import DatabaseManager, NotConnectedError
 
 
@@ -31,9 +33,19 @@ def _child(db: DatabaseManager) -> int:
     return code or (3 if time.monotonic() - started > 1 else 0)
 
 
+async def _session(db: DatabaseManager) -> int:
+    """The server's process for the connection of a block; a new one if that was closed."""
+    assert db.conn is not None
+    if db.conn.dialect.name == "sqlite":
+        return 0
+    async with db.transaction() as tx:
+        return int(await tx.conn.scalar(text("SELECT pg_backend_pid()")))
+
+
 async def _main(url: str) -> None:
     async with DatabaseManager(url) as db:
         await db.create_system_log("INFO", "fork", "before")
+        session = await _session(db)
         warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of a fork in a process with threads
         child = os.fork()
         if not child:
@@ -44,10 +56,11 @@ async def _main(url: str) -> None:
             finally:
                 os._exit(code)
         _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        kept = await _session(db) == session
         for number in range(50):
             await db.create_system_log("INFO", "fork", f"after {number}")
         lines = len(await db.get_system_logs())
-        print(json.dumps({"child": os.waitstatus_to_exitcode(status), "lines": lines}))
+        print(json.dumps({"child": os.waitstatus_to_exitcode(status), "lines": lines, "kept": kept}))
 
 
 if __name__ == "__main__":
